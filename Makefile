@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Where there is an NVIDIA driver the server gets ONNX Runtime's CUDA build.
+SERVE = $(if $(shell command -v nvidia-smi 2>/dev/null && nvidia-smi -L 2>/dev/null),serve-cuda,serve)
+ARGS ?=
+
+.PHONY: help serve test lint proto bench clean
+help:  ## show this
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+serve: $(VENV)/.$(SERVE)  ## set up what serving needs and serve bundles/en-zh-TW (ARGS="--port 50052")
+	$(BIN)/dragoman serve $(ARGS)
+
+test: $(VENV)/.dev  ## set everything up and run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## formatting, lint, types, import contracts, the contract's style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+
+proto: $(VENV)/.dev  ## generate dragoman/v1 from proto/
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --grpc_python_out=. \
+	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	  --mypy_out=. --mypy_grpc_out=. proto/dragoman/v1/*.proto
+
+bench: $(VENV)/.dev  ## engine alone and through gRPC, interleaved
+	$(BIN)/python -m loadtest.throughput $(ARGS)
+
+clean:  ## remove the environment
+	rm -rf $(VENV)
+
+$(VENV)/.serve $(VENV)/.serve-cuda: $(VENV)/.%: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$*]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[serve,train,dev]'
+	touch $@ $(VENV)/.serve

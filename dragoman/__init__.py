@@ -1,0 +1,1 @@
+"""Client of the Dragoman translation server."""

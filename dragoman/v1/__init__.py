@@ -1,0 +1,1 @@
+"""Stubs generated from proto/dragoman/v1 by `make proto`."""

@@ -1,0 +1,1 @@
+"""The model and its training, in PyTorch. Knows nothing of serving."""

@@ -1,0 +1,137 @@
+"""Reference decoding: the yardstick that the engine is measured against.
+
+Plain loops over :class:`model.transformer.Transformer` with a growing cache. Clear
+before fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from model.transformer import KeyValue, Transformer, padding_mask
+
+_NEVER = [PAD_ID, BOS_ID, UNK_ID]
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A translation: ids without begin and end, and the sum of its log-probabilities.
+
+    The sum counts the end token where one was chosen.
+    """
+
+    ids: list[int]
+    log_probability: float
+    score: float
+    """What hypotheses are ranked by: the sum, length-penalised in beam search."""
+
+
+@torch.inference_mode()
+def greedy(model: Transformer, source: Tensor, max_tokens: int) -> list[Hypothesis]:
+    """The likeliest next token, again and again, until EOS or ``max_tokens``.
+
+    Args:
+        model: in eval mode.
+        source: int64 [B, S], padded, each row ending in EOS.
+        max_tokens: limit of target tokens, EOS counted.
+    """
+    mask = padding_mask(source, PAD_ID)
+    cross = model.cross_keys_values(model.encode(source, mask))
+    rows = source.shape[0]
+    tokens = torch.full((rows, 1), BOS_ID, device=source.device)
+    ids: list[list[int]] = [[] for _ in range(rows)]
+    sums = [0.0] * rows
+    alive = set(range(rows))
+    cache: list[KeyValue] | None = None
+    for _ in range(max_tokens):
+        logits, cache = model.decode(tokens, cross, mask, cache)
+        log_probs = next_log_probs(logits[:, -1])
+        best, choice = log_probs.max(dim=-1)
+        tokens = choice[:, None]
+        for row in sorted(alive):
+            token = int(choice[row])
+            sums[row] += float(best[row])
+            if token == EOS_ID:
+                alive.discard(row)
+            else:
+                ids[row].append(token)
+        if not alive:
+            break
+    return [Hypothesis(ids[row], sums[row], sums[row]) for row in range(rows)]
+
+
+def next_log_probs(logits: Tensor) -> Tensor:
+    """Log-softmax of logits [..., V]; tokens that no text has are then taken out."""
+    log_probs = logits.float().log_softmax(dim=-1)
+    log_probs[..., _NEVER] = -torch.inf
+    return log_probs
+
+
+def length_penalty(length: int, alpha: float) -> float:
+    """((5 + length) / 6)^alpha (Wu et al. 2016, equation 14); 0 switches it off."""
+    return float(((5 + length) / 6) ** alpha)
+
+
+@torch.inference_mode()
+def beam_search(
+    model: Transformer, source: Tensor, max_tokens: int, beam_size: int, alpha: float = 1.0
+) -> list[Hypothesis]:
+    """The best finished hypotheses of one sentence, best first, at most ``beam_size``.
+
+    Each step extends every live hypothesis by its best tokens and keeps the
+    ``beam_size`` likeliest; those that end leave the beam with their penalised score. The
+    search ends when ``beam_size`` have ended, or no live one can do better than all of them.
+
+    Args:
+        model: in eval mode.
+        source: int64 [1, S], ending in EOS.
+        max_tokens: limit of target tokens, EOS counted.
+        beam_size: live hypotheses, 1 or more.
+        alpha: of :func:`length_penalty`.
+    """
+    mask = padding_mask(source, PAD_ID)
+    cross = model.cross_keys_values(model.encode(source, mask))
+    live: list[tuple[list[int], float]] = [([], 0.0)]
+    finished: list[Hypothesis] = []
+    cache: list[KeyValue] | None = None
+    tokens = torch.full((1, 1), BOS_ID, device=source.device)
+    for step in range(1, max_tokens + 1):
+        rows = len(live)
+        widened = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in cross]
+        logits, cache = model.decode(tokens, widened, mask, cache)
+        log_probs = next_log_probs(logits[:, -1])
+        totals = log_probs + torch.tensor([total for _, total in live])[:, None]
+        best, flat = totals.flatten().topk(2 * beam_size)  # half of them may be EOS
+        vocabulary = log_probs.shape[-1]
+        extended: list[tuple[list[int], float]] = []
+        parents: list[int] = []
+        for total, index in zip(best.tolist(), flat.tolist(), strict=True):
+            parent, token = divmod(index, vocabulary)
+            ids = live[parent][0]
+            if token == EOS_ID or step == max_tokens:
+                ended = ids if token == EOS_ID else [*ids, token]
+                finished.append(Hypothesis(ended, total, total / length_penalty(step, alpha)))
+            elif len(extended) < beam_size:
+                extended.append(([*ids, token], total))
+                parents.append(parent)
+        finished.sort(key=lambda hypothesis: hypothesis.score, reverse=True)
+        del finished[beam_size:]
+        live = extended
+        if not live or _settled(finished, live[0][1], beam_size, alpha, max_tokens):
+            break
+        cache = [(k[parents], v[parents]) for k, v in cache]
+        tokens = torch.tensor([[ids[-1]] for ids, _ in live], device=source.device)
+    return finished
+
+
+def _settled(
+    finished: list[Hypothesis], best_live: float, beam_size: int, alpha: float, max_tokens: int
+) -> bool:
+    """No live hypothesis can still enter the list: its total only falls."""
+    if len(finished) < beam_size:
+        return False
+    return best_live / length_penalty(max_tokens, alpha) <= finished[-1].score

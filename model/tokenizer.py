@@ -1,0 +1,118 @@
+"""Subword tokenizers (Kudo and Richardson 2018, SentencePiece), trained here, run everywhere.
+
+The special ids stand here and nowhere else; ``export/`` writes them into the manifest.
+Normalisation travels inside the tokenizer file, so that training and serving cannot
+differ: the server reads the very same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+
+PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
+
+_TYPOGRAPHIC = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " "}
+_SPACES = "\t\n\v\f\r\x85\u1680\u2028\u2029\u202f\u205f\u3000"
+_INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff\u00ad"
+
+
+def normalisation_rules() -> str:
+    """Rules for the source side, one ``from<TAB>to`` in hexadecimal a line.
+
+    Unicode NFKC character by character, composition of base letters with their marks,
+    typographic quotes to ASCII, white space of any kind to a space, invisible and control
+    characters away.
+    """
+    rules: dict[str, str] = {}
+    for code in range(0x20, 0x30000):
+        character = chr(code)
+        if unicodedata.category(character) in {"Cs", "Cn", "Co"}:
+            continue
+        folded = unicodedata.normalize("NFKC", character)
+        if folded != character:
+            rules[character] = folded
+        parts = unicodedata.normalize("NFD", character)
+        if len(parts) > 1 and unicodedata.normalize("NFC", parts) == character:
+            rules[parts] = character
+    rules.update({chr(code): "" for code in [*range(1, 0x20), *range(0x7F, 0xA0)]})
+    rules.update(dict.fromkeys(_INVISIBLE, ""))
+    rules.update(dict.fromkeys(_SPACES, " "))
+    rules.update(_TYPOGRAPHIC)
+    return "".join(f"{_hex(key)}\t{_hex(value)}\n" for key, value in sorted(rules.items()))
+
+
+def _hex(text: str) -> str:
+    return " ".join(f"{ord(character):X}" for character in text)
+
+
+def train_tokenizer(
+    sentences: Iterable[str],
+    vocab_size: int,
+    *,
+    character_coverage: float = 0.9995,
+    normalise: bool = True,
+) -> bytes:
+    """A unigram model as the bytes of its file; unknown characters fall back to bytes.
+
+    Args:
+        sentences: the text, one sentence an item.
+        vocab_size: how many pieces, the four special ids and 256 bytes included.
+        character_coverage: share of the characters that get a piece of their own.
+        normalise: apply :func:`normalisation_rules`; False keeps the text as it is (for
+            Chinese, whose full-width punctuation NFKC would take away).
+    """
+    model = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"normalization_rule_name": "identity"}
+        if normalise:
+            rules = Path(folder) / "rules.tsv"
+            rules.write_text(normalisation_rules(), encoding="ascii")
+            options = {"normalization_rule_tsv": str(rules)}
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            character_coverage=character_coverage,
+            byte_fallback=True,
+            split_digits=True,
+            add_dummy_prefix=normalise,
+            pad_id=PAD_ID,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            unk_id=UNK_ID,
+            num_threads=1,
+            minloglevel=2,
+            **options,
+        )
+    return model.getvalue()
+
+
+class Tokenizer:
+    """Text to ids and back."""
+
+    def __init__(self, model: bytes) -> None:
+        """Read the bytes of a tokenizer file."""
+        self.model = model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    def __len__(self) -> int:
+        """Size of the vocabulary."""
+        return int(self._processor.vocab_size())
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text, without begin and end."""
+        ids: list[list[int]] = self._processor.encode(texts)
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of the ids; special ids are left out."""
+        special = {PAD_ID, BOS_ID, EOS_ID}
+        text: str = self._processor.decode([token for token in ids if token not in special])
+        return text

@@ -1,0 +1,1 @@
+"""The translation server: numpy, ONNX Runtime and gRPC; never torch."""

@@ -1,0 +1,1 @@
+"""The doors: one file a protocol; wire types end here."""

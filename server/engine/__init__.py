@@ -1,0 +1,1 @@
+"""Between source ids and target ids; knows no text and no protocol."""

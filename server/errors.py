@@ -1,0 +1,81 @@
+"""Everything that can go wrong, once.
+
+    DragomanError
+    ├── InvalidRequest       the caller's input        INVALID_ARGUMENT + BadRequest
+    ├── UnknownModel         no such model or pair     NOT_FOUND
+    ├── Overloaded           no room now               RESOURCE_EXHAUSTED + RetryInfo
+    ├── QuotaExceeded        this caller's share       RESOURCE_EXHAUSTED + QuotaFailure
+    ├── DeadlineExceeded     the caller's time is up   DEADLINE_EXCEEDED
+    ├── RequestCancelled     the caller left           CANCELLED
+    ├── NotReady             not warm yet              UNAVAILABLE + RetryInfo
+    ├── ShuttingDown         draining                  UNAVAILABLE + RetryInfo
+    ├── Unauthenticated      no or a wrong key         UNAUTHENTICATED
+    ├── ModelFailure         the graph failed          INTERNAL, without the text
+    └── BundleError          at start: one line, exit 2
+
+``server/api/status.py`` holds the one table to status codes; a test walks the subclasses.
+"""
+
+from __future__ import annotations
+
+
+class DragomanError(Exception):
+    """Any error of the server. Its message is meant for the caller and holds no text of theirs."""
+
+
+class InvalidRequest(DragomanError):  # noqa: N818  named after what it says, as the whole tree
+    """The request cannot be served as it is; trying again will not help."""
+
+    def __init__(self, field: str, description: str) -> None:
+        """Name the field as the wire names it, such as ``texts[3]``."""
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+
+class UnknownModel(DragomanError):  # noqa: N818
+    """No model of that name, or none for that language pair."""
+
+
+class _Retryable(DragomanError):
+    """May succeed if tried again after ``retry_after_seconds``."""
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Overloaded(_Retryable):
+    """The queue is full; nothing of the request was computed."""
+
+
+class QuotaExceeded(DragomanError):  # noqa: N818
+    """The caller has used its share."""
+
+
+class DeadlineExceeded(DragomanError):  # noqa: N818
+    """The caller's deadline passed before the work was done."""
+
+
+class RequestCancelled(DragomanError):  # noqa: N818
+    """The caller left; what was in flight for it has been dropped."""
+
+
+class NotReady(_Retryable):
+    """The server is still warming up."""
+
+
+class ShuttingDown(_Retryable):
+    """The server is draining and takes nothing new."""
+
+
+class Unauthenticated(DragomanError):  # noqa: N818
+    """No valid key came with the request."""
+
+
+class ModelFailure(DragomanError):  # noqa: N818
+    """The model failed while computing; the cause is in the server's log."""
+
+
+class BundleError(DragomanError):
+    """A bundle cannot be used; the message is one line that says which file and why."""

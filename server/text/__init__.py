@@ -1,0 +1,1 @@
+"""Between a text and token ids."""
