@@ -11,7 +11,10 @@
     ├── ShuttingDown         draining                  UNAVAILABLE + RetryInfo
     ├── Unauthenticated      no or a wrong key         UNAUTHENTICATED
     ├── ModelFailure         the graph failed          INTERNAL, without the text
-    └── BundleError          at start: one line, exit 2
+    └── StartupError         at start: one line, exit 2
+        ├── BundleError      a bundle cannot be used
+        ├── SettingsFault    a setting is unknown or out of range
+        └── PortTaken        an address cannot be listened on
 
 ``server/api/status.py`` holds the one table to status codes; a test walks the subclasses.
 """
@@ -23,7 +26,7 @@ class DragomanError(Exception):
     """Any error of the server. Its message is meant for the caller and holds no text of theirs."""
 
 
-class InvalidRequest(DragomanError):  # noqa: N818  named after what it says, as the whole tree
+class InvalidRequest(DragomanError):
     """The request cannot be served as it is; trying again will not help."""
 
     def __init__(self, field: str, description: str) -> None:
@@ -33,7 +36,7 @@ class InvalidRequest(DragomanError):  # noqa: N818  named after what it says, as
         self.description = description
 
 
-class UnknownModel(DragomanError):  # noqa: N818
+class UnknownModel(DragomanError):
     """No model of that name, or none for that language pair."""
 
 
@@ -49,15 +52,15 @@ class Overloaded(_Retryable):
     """The queue is full; nothing of the request was computed."""
 
 
-class QuotaExceeded(DragomanError):  # noqa: N818
+class QuotaExceeded(DragomanError):
     """The caller has used its share."""
 
 
-class DeadlineExceeded(DragomanError):  # noqa: N818
+class DeadlineExceeded(DragomanError):
     """The caller's deadline passed before the work was done."""
 
 
-class RequestCancelled(DragomanError):  # noqa: N818
+class RequestCancelled(DragomanError):
     """The caller left; what was in flight for it has been dropped."""
 
 
@@ -69,13 +72,25 @@ class ShuttingDown(_Retryable):
     """The server is draining and takes nothing new."""
 
 
-class Unauthenticated(DragomanError):  # noqa: N818
+class Unauthenticated(DragomanError):
     """No valid key came with the request."""
 
 
-class ModelFailure(DragomanError):  # noqa: N818
+class ModelFailure(DragomanError):
     """The model failed while computing; the cause is in the server's log."""
 
 
-class BundleError(DragomanError):
-    """A bundle cannot be used; the message is one line that says which file and why."""
+class StartupError(DragomanError):
+    """The server cannot start; the message is one line that says what to look at."""
+
+
+class BundleError(StartupError):
+    """A bundle cannot be used; the message says which file and why."""
+
+
+class SettingsFault(StartupError):
+    """A setting is unknown or out of range; the message names it."""
+
+
+class PortTaken(StartupError):
+    """An address cannot be listened on; the message names it."""

@@ -1,0 +1,208 @@
+"""Between the wire's messages and our own types; protobuf ends here."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from dragoman.v1 import models_pb2, translation_pb2
+from server.bundle import Bundle
+from server.engine.request import DecodingParameters, FinishReason
+from server.errors import InvalidRequest
+from server.settings import Settings
+from server.text.request import SentenceResult, TextResult, TranslationRequest, WarningKind
+
+PLAIN_TEXT = "text/plain"
+
+_FINISH_REASONS = {
+    FinishReason.EOS: translation_pb2.FINISH_REASON_EOS,
+    FinishReason.LENGTH: translation_pb2.FINISH_REASON_LENGTH,
+}
+_WARNINGS = {
+    WarningKind.OUTPUT_TRUNCATED: translation_pb2.WARNING_CODE_OUTPUT_TRUNCATED,
+    WarningKind.SENTENCE_SPLIT: translation_pb2.WARNING_CODE_SENTENCE_SPLIT,
+}
+
+
+class _Asked(Protocol):
+    """What both requests have."""
+
+    mime_type: str
+
+    @property
+    def decoding(self) -> translation_pb2.DecodingOptions: ...
+
+
+def translation_request(
+    message: _Asked,
+    texts: list[str],
+    field_names: list[str],
+    settings: Settings,
+    *,
+    arrived: float,
+    deadline: float | None,
+) -> TranslationRequest:
+    """Our request of the wire's, within the limits.
+
+    Raises:
+        InvalidRequest: names the first field that is not acceptable.
+    """
+    if message.mime_type not in {"", PLAIN_TEXT}:
+        raise InvalidRequest("mime_type", f"only {PLAIN_TEXT} is taken")
+    _check_texts(texts, field_names, settings)
+    options = message.decoding
+    maximum, minimum = _token_limits(options, settings)
+    return TranslationRequest(
+        texts=texts,
+        field_names=field_names,
+        arrived=arrived,
+        deadline=deadline,
+        decoding=_parameters(options, minimum),
+        seed=_seed(options),
+        max_tokens=maximum,
+        target_prefix=_target_prefix(options, settings),
+        scores=options.include_scores,
+    )
+
+
+def _check_texts(texts: list[str], names: list[str], settings: Settings) -> None:
+    if not texts:
+        raise InvalidRequest("texts", "holds no text")
+    if len(texts) > settings.max_texts:
+        raise InvalidRequest(
+            "texts", f"holds {len(texts)} texts, the limit is {settings.max_texts}"
+        )
+    total = 0
+    for text, name in zip(texts, names, strict=True):
+        total += len(text)
+        if len(text) > settings.max_text_characters:
+            limit = settings.max_text_characters
+            raise InvalidRequest(name, f"has {len(text)} characters, the limit is {limit}")
+        if "\0" in text:
+            raise InvalidRequest(name, "holds a NUL character")
+    if total > settings.max_request_characters:
+        limit = settings.max_request_characters
+        raise InvalidRequest("texts", f"have {total} characters together, the limit is {limit}")
+
+
+def _token_limits(
+    options: translation_pb2.DecodingOptions, settings: Settings
+) -> tuple[int | None, int]:
+    maximum = options.max_output_tokens if options.HasField("max_output_tokens") else None
+    if maximum is not None and not 1 <= maximum <= settings.max_output_tokens:
+        limit = settings.max_output_tokens
+        raise InvalidRequest("decoding.max_output_tokens", f"must be 1 to {limit}, not {maximum}")
+    minimum = options.min_output_tokens
+    ceiling = settings.max_output_tokens if maximum is None else maximum
+    if not 0 <= minimum <= ceiling:
+        raise InvalidRequest("decoding.min_output_tokens", f"must be 0 to {ceiling}, not {minimum}")
+    return maximum, minimum
+
+
+def _target_prefix(options: translation_pb2.DecodingOptions, settings: Settings) -> str:
+    if "\0" in options.target_prefix:
+        raise InvalidRequest("decoding.target_prefix", "holds a NUL character")
+    if len(options.target_prefix) > settings.max_text_characters:
+        limit = settings.max_text_characters
+        raise InvalidRequest("decoding.target_prefix", f"is longer than {limit} characters")
+    return options.target_prefix
+
+
+def _parameters(options: translation_pb2.DecodingOptions, minimum: int) -> DecodingParameters:
+    if options.WhichOneof("strategy") != "sampling":
+        return DecodingParameters(min_tokens=minimum, log_probs=options.include_scores)
+    sampling = options.sampling
+    temperature = sampling.temperature if sampling.HasField("temperature") else 1.0
+    if not (math.isfinite(temperature) and 0.01 <= temperature <= 100.0):  # noqa: PLR2004
+        raise InvalidRequest("decoding.sampling.temperature", "must be 0.01 to 100")
+    top_p = sampling.top_p if sampling.HasField("top_p") else 1.0
+    if not 0.0 < top_p <= 1.0:
+        raise InvalidRequest("decoding.sampling.top_p", "must be above 0 and at most 1")
+    if sampling.top_k < 0:
+        raise InvalidRequest("decoding.sampling.top_k", "must be 0 or more")
+    return DecodingParameters(
+        strategy="sample",
+        temperature=temperature,
+        top_k=sampling.top_k,
+        top_p=top_p,
+        min_tokens=minimum,
+        log_probs=options.include_scores,
+    )
+
+
+def _seed(options: translation_pb2.DecodingOptions) -> int | None:
+    if options.WhichOneof("strategy") == "sampling" and options.sampling.HasField("seed"):
+        return options.sampling.seed
+    return None
+
+
+def translation_message(result: TextResult) -> translation_pb2.Translation:
+    """The wire's translation of ours."""
+    return translation_pb2.Translation(
+        text=result.text,
+        finish_reason=_FINISH_REASONS[result.finish_reason],
+        usage=translation_pb2.TokenUsage(
+            source_tokens=result.source_tokens, target_tokens=result.target_tokens
+        ),
+        timing=translation_pb2.Timing(
+            queue_time_ns=result.queue_time_ns,
+            encode_time_ns=result.encode_time_ns,
+            decode_time_ns=result.decode_time_ns,
+            total_time_ns=result.total_time_ns,
+            decode_steps=result.decode_steps,
+            mean_batch_rows=result.mean_batch_rows,
+            mean_batch_occupancy_ratio=result.mean_batch_occupancy_ratio,
+        ),
+        warnings=[
+            translation_pb2.Warning(code=_WARNINGS[warning.kind], message=warning.message)
+            for warning in result.warnings
+        ],
+        sentences=[_sentence_message(sentence) for sentence in result.sentences],
+    )
+
+
+def _sentence_message(sentence: SentenceResult) -> translation_pb2.SentenceTranslation:
+    return translation_pb2.SentenceTranslation(
+        source_start=sentence.span.start,
+        source_end=sentence.span.end,
+        text=sentence.text,
+        finish_reason=_FINISH_REASONS[sentence.finish_reason],
+        log_probability=sentence.log_probability,
+        score=sentence.score,
+        tokens=[
+            translation_pb2.TokenScore(piece=token.piece, log_probability=token.log_probability)
+            for token in sentence.tokens
+        ],
+    )
+
+
+def model_reference(bundle: Bundle) -> translation_pb2.ModelReference:
+    """Which weights answered."""
+    return translation_pb2.ModelReference(name=bundle.manifest.name, digest=bundle.digest)
+
+
+def model_message(bundle: Bundle, provider: str) -> models_pb2.Model:
+    """The wire's description of a model."""
+    manifest = bundle.manifest
+    return models_pb2.Model(
+        name=manifest.name,
+        digest=bundle.digest,
+        source_language=manifest.source_language,
+        target_language=manifest.target_language,
+        precision=manifest.precision,
+        provider=provider,
+        parameter_count=manifest.shape.parameter_count,
+        max_source_tokens=manifest.shape.max_source_tokens,
+        max_target_tokens=manifest.shape.max_target_tokens,
+        licence=manifest.licence,
+        scores=[
+            models_pb2.QualityScore(
+                dataset=score.dataset,
+                metric=score.metric,
+                value=score.value,
+                signature=score.signature,
+            )
+            for score in manifest.scores
+        ],
+        producer_commit=manifest.producer.commit,
+    )

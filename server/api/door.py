@@ -1,0 +1,92 @@
+"""The gRPC server: services, health per service, reflection, channel settings."""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
+from server.api.interceptors import Observer
+from server.api.models import ModelService
+from server.api.translation import TranslationService
+from server.errors import PortTaken
+from server.metrics import Metrics
+from server.settings import Settings
+
+SERVICES = (
+    translation_pb2.DESCRIPTOR.services_by_name["TranslationService"].full_name,
+    models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+)
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Door:
+    """The server's gRPC side; health says NOT_SERVING until :meth:`open` is called."""
+
+    def __init__(
+        self,
+        translation: TranslationService,
+        models: ModelService,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        """Register the services and take the port.
+
+        Raises:
+            PortTaken: the port cannot be had.
+        """
+        self._metrics = metrics
+        self._server = grpc.aio.server(
+            interceptors=[Observer(metrics, settings.max_concurrent_requests)],
+            options=channel_options(settings),
+        )
+        translation_pb2_grpc.add_TranslationServiceServicer_to_server(translation, self._server)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names: tuple[str, ...] = (*SERVICES, health.SERVICE_NAME)
+        if settings.reflection:
+            names = (*names, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        self._names = ("", *names)
+        address = f"{settings.host}:{settings.port}"
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            msg = f"cannot listen on {address}: is the port taken?"
+            raise PortTaken(msg) from error
+
+    async def start(self) -> None:
+        """Listen; health is NOT_SERVING."""
+        await self.set_serving(serving=False)
+        await self._server.start()
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell balancers and watchers whether to send requests."""
+        for name in self._names:
+            await self._health.set(name, SERVING if serving else NOT_SERVING)
+        self._metrics.ready.set(1 if serving else 0)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Accept no more connections; what runs may finish within the grace."""
+        await self._server.stop(grace_seconds)
+
+
+def channel_options(settings: Settings) -> list[tuple[str, int]]:
+    """Our settings under the names that gRPC has for them."""
+    options = {
+        "grpc.so_reuseport": 0,  # two servers on one port by mistake should fail, not share
+        "grpc.max_send_message_length": settings.max_message_bytes,
+        "grpc.max_receive_message_length": settings.max_message_bytes,
+        "grpc.max_concurrent_streams": settings.max_concurrent_streams,
+        "grpc.keepalive_time_ms": settings.keepalive_time_ms,
+        "grpc.keepalive_timeout_ms": settings.keepalive_timeout_ms,
+        "grpc.keepalive_permit_without_calls": 1,
+        "grpc.http2.min_recv_ping_interval_without_data_ms": settings.min_ping_interval_ms,
+        "grpc.max_connection_idle_ms": settings.max_connection_idle_ms,
+        "grpc.max_connection_age_ms": settings.max_connection_age_ms,
+        "grpc.max_connection_age_grace_ms": settings.max_connection_age_grace_ms,
+    }
+    return [(name, value) for name, value in options.items() if value is not None]

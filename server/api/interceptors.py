@@ -1,0 +1,151 @@
+"""What every RPC passes through: a request id, the clock, metrics, errors to status codes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from server.api.status import metadata_of, status_of
+from server.errors import DragomanError, ModelFailure, Overloaded
+from server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID = "x-request-id"
+_SAFE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_OURS = "/dragoman.v1."
+
+# The stubs know only the handlers of the synchronous server.
+Handler = Any
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Observer(grpc.aio.ServerInterceptor):
+    """Wraps every method of this project's services; health and reflection pass untouched."""
+
+    def __init__(self, metrics: Metrics, max_concurrent_requests: int) -> None:
+        """Set where requests are counted and how many may be in flight."""
+        self._metrics = metrics
+        self._max_in_flight = max_concurrent_requests
+        self._in_flight = 0
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The handler, wrapped."""
+        handler = await continuation(handler_call_details)
+        path = handler_call_details.method
+        if handler is None or not path.startswith(_OURS):
+            return handler
+        method = path.rsplit("/", 1)[-1]
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(method, handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, handler.unary_unary),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def _unary(
+        self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
+        async def call(request: object, context: Context) -> Any:  # noqa: ANN401
+            watch = _Watch(self, method, context)
+            try:
+                response = await behaviour(request, watch.enter())
+            except BaseException as error:
+                await watch.fail(error)
+                raise
+            watch.close(grpc.StatusCode.OK)
+            return response
+
+        return call
+
+    def _stream(
+        self, method: str, behaviour: Callable[[Any, Context], AsyncIterator[Any]]
+    ) -> Callable[[Any, Context], AsyncIterator[Any]]:
+        async def call(request: object, context: Context) -> AsyncIterator[Any]:
+            watch = _Watch(self, method, context)
+            try:
+                async for response in behaviour(request, watch.enter()):
+                    yield response
+            except BaseException as error:
+                await watch.fail(error)
+                raise
+            watch.close(grpc.StatusCode.OK)
+
+        return call
+
+
+class _Watch:
+    """One RPC from its arrival to its status."""
+
+    def __init__(self, observer: Observer, method: str, context: Context) -> None:
+        self.observer, self.method, self.context = observer, method, context
+        self.metrics = observer._metrics  # noqa: SLF001  the two are one
+        self.started = time.monotonic()
+        self.request_id = _request_id(context)
+        self.closed = False
+        observer._in_flight += 1  # noqa: SLF001
+        self.metrics.requests_in_flight.labels(method).inc()
+
+    def enter(self) -> Context:
+        """Let the request in.
+
+        Raises:
+            Overloaded: as many requests are in flight as may be.
+        """
+        self.context.set_trailing_metadata(((REQUEST_ID, self.request_id),))
+        limit = self.observer._max_in_flight  # noqa: SLF001
+        if self.observer._in_flight > limit:  # noqa: SLF001
+            self.metrics.rejections.labels("too_many_requests").inc()
+            msg = f"{limit} requests are in flight, as many as may be"
+            raise Overloaded(msg, retry_after_seconds=0.5)
+        return self.context
+
+    async def fail(self, error: BaseException) -> None:
+        """End the RPC with the error's status; errors that are not ours become INTERNAL."""
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            self.close(grpc.StatusCode.CANCELLED)
+            return
+        if not isinstance(error, DragomanError):
+            logger.error("request %s failed", self.request_id, exc_info=error)
+            error = ModelFailure("internal error")
+        self.close(status_of(error))
+        trailing = (*metadata_of(error), (REQUEST_ID, self.request_id))
+        await self.context.abort(status_of(error), str(error), trailing)
+
+    def close(self, code: grpc.StatusCode) -> None:
+        """Count the RPC, once."""
+        if self.closed:
+            return
+        self.closed = True
+        self.observer._in_flight -= 1  # noqa: SLF001
+        self.metrics.requests_in_flight.labels(self.method).dec()
+        self.metrics.requests.labels(self.method, code.name).inc()
+        seconds = time.monotonic() - self.started
+        self.metrics.request_duration.labels(self.method).observe(seconds)
+        logger.info(
+            "request %s %s %s %.1f ms", self.request_id, self.method, code.name, seconds * 1000
+        )
+
+
+def _request_id(context: Context) -> str:
+    """The caller's id where it is a plain one, else a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str) and _SAFE_ID.fullmatch(value):
+            return value
+    return uuid.uuid4().hex

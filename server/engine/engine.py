@@ -1,0 +1,125 @@
+"""One engine: a scheduler, a network and a search, run step by step by one thread."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from server.engine.model_runner import ModelRunner
+from server.engine.request import FinishReason, Sequence
+from server.engine.scheduler import Scheduler
+from server.engine.search import Search
+from server.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What a step changed that somebody waits for."""
+
+    finished: list[Sequence]
+    progressed: list[Sequence]
+    """Streamed sequences that got a token and go on."""
+
+
+class Engine:
+    """In-flight batching: at every step sequences join and leave."""
+
+    def __init__(
+        self, name: str, scheduler: Scheduler, runner: ModelRunner, search: Search, metrics: Metrics
+    ) -> None:
+        """Put the parts together; ``name`` is its label in the metrics."""
+        self.name = name
+        self.scheduler = scheduler
+        self._runner = runner
+        self._search = search
+        self._metrics = metrics
+        self._usage = metrics.kv_cache_usage.labels(name)
+        self._running = metrics.sequences_running.labels(name)
+        self._slots = scheduler.pool.shape.slots
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether a step would do anything."""
+        return self.scheduler.has_unfinished
+
+    @property
+    def room(self) -> int:
+        """How many more sequences it can use now: free slots, and as many to choose from."""
+        return max(0, self.scheduler.pool.free + self._slots - len(self.scheduler.waiting))
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a sequence; it joins the batch as soon as there is a slot."""
+        self.scheduler.add(sequence)
+
+    def step(self) -> StepOutput:
+        """Schedule, execute, update.
+
+        Raises:
+            ModelFailure: the network failed; call :meth:`fail`.
+        """
+        plan = self.scheduler.schedule(time.monotonic())
+        if plan.encode:
+            self._encode(plan.encode)
+        finished: list[Sequence] = []
+        if plan.decode:
+            finished = self._decode(plan.decode)
+        ended = plan.dropped + finished
+        for sequence in ended:
+            self._search.forget(sequence)
+            self._observe(sequence)
+        self._running.set(len(self.scheduler.running))
+        self._usage.set(len(self.scheduler.running) / self._slots)
+        progressed = [
+            sequence
+            for sequence in plan.decode
+            if sequence.streamed and sequence.finish_reason is None
+        ]
+        return StepOutput(ended, progressed)
+
+    def fail(self, reason: FinishReason) -> list[Sequence]:
+        """End everything it holds and start clean; returns who ended."""
+        ended = self.scheduler.fail(time.monotonic(), reason)
+        self.scheduler.check_integrity()
+        for sequence in ended:
+            self._search.forget(sequence)
+            self._observe(sequence)
+        self._running.set(0)
+        self._usage.set(0)
+        return ended
+
+    def _encode(self, sequences: list[Sequence]) -> None:
+        start = time.monotonic()
+        self._runner.encode(sequences)
+        seconds = time.monotonic() - start
+        for sequence in sequences:
+            sequence.encode_seconds = seconds
+        self._metrics.encoder_step_duration.observe(seconds)
+        self._metrics.source_tokens.inc(sum(sequence.source_length for sequence in sequences))
+
+    def _decode(self, sequences: list[Sequence]) -> list[Sequence]:
+        start = time.monotonic()
+        logits = self._runner.decode(len(sequences))
+        choices = self._search.choose(logits, sequences)
+        now = time.monotonic()
+        finished = self.scheduler.update(choices, now)
+        self._metrics.decoder_step_duration.observe(now - start)
+        self._metrics.batch_rows.observe(len(sequences))
+        self._metrics.batch_occupancy.observe(len(sequences) / self._slots)
+        self._metrics.target_tokens.inc(len(sequences))
+        return finished
+
+    def _observe(self, sequence: Sequence) -> None:
+        """Count a sequence that ended, once."""
+        reason = sequence.finish_reason
+        assert reason is not None
+        metrics = self._metrics
+        metrics.sequences.labels(reason.value).inc()
+        if reason in {FinishReason.CANCELLED, FinishReason.DEADLINE}:
+            metrics.cancellations.labels(reason.value).inc()
+        if sequence.admitted is not None:
+            metrics.queue_duration.observe(sequence.admitted - sequence.arrived)
+        if sequence.first_token is not None:
+            metrics.time_to_first_token.observe(sequence.first_token - sequence.arrived)
+            if sequence.steps > 1 and sequence.finished is not None:
+                span = sequence.finished - sequence.first_token
+                metrics.inter_token_latency.observe(span / (sequence.steps - 1))

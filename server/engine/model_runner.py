@@ -1,0 +1,172 @@
+"""The network behind the engine: two ONNX graphs over the slots of a cache pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from server.bundle import DECODER, ENCODER, Bundle
+from server.engine.kv_cache import KVCachePool
+from server.engine.request import Sequence
+from server.errors import BundleError, ModelFailure
+
+FloatArray = NDArray[np.float32]
+PROVIDER = "CPUExecutionProvider"
+
+
+class ModelRunner(Protocol):
+    """What the engine needs of a network; tests fake it in a few lines."""
+
+    def encode(self, sequences: list[Sequence]) -> None:
+        """Prefill: put the cross-attention keys and values of each into its slot.
+
+        Raises:
+            ModelFailure: the graph failed.
+        """
+
+    def decode(self, rows: int) -> FloatArray:
+        """Advance slots 0..rows-1 by one position; logits float32 [rows, V], to be overwritten.
+
+        Reads the pool's tokens and positions and extends its self-attention cache in place;
+        cost per row is O(T + S) (Vaswani et al. 2017, section 3.1, with cached keys).
+
+        Raises:
+            ModelFailure: the graph failed.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """The graphs of one bundle, loaded once and run by every engine; weights are shared."""
+
+    encoder: onnxruntime.InferenceSession
+    decoder: onnxruntime.InferenceSession
+
+
+def load_sessions(bundle: Bundle, intra_op_threads: int = 1) -> Sessions:
+    """The bundle's graphs, ready to run.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load a graph, or loads it elsewhere than asked.
+    """
+    return Sessions(
+        encoder=_load(bundle, ENCODER, intra_op_threads),
+        decoder=_load(bundle, DECODER, intra_op_threads),
+    )
+
+
+def _load(bundle: Bundle, name: str, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads burn a core that the other engine or the network front needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(
+            str(bundle.folder / name),
+            options,
+            providers=[PROVIDER],
+            # The fused op is 4-5 times slower on a CPU than the two it replaces.
+            disabled_optimizers=["SkipLayerNormFusion"],
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        msg = f"{bundle.folder / name}: ONNX Runtime cannot load it ({reason})"
+        raise BundleError(msg) from error
+    if session.get_providers()[0] != PROVIDER:
+        msg = f"{bundle.folder / name}: asked for {PROVIDER}, got {session.get_providers()[0]}"
+        raise BundleError(msg)
+    return session
+
+
+class OrtModelRunner:
+    """Runs a bundle's graphs over one pool. Not for two threads at once; sessions may be shared."""
+
+    def __init__(self, bundle: Bundle, sessions: Sessions, pool: KVCachePool) -> None:
+        """Lay out the logits; bindings are made at first use, one a batch size."""
+        self._sessions = sessions
+        self._pool = pool
+        self._pad_id = bundle.manifest.tokens.pad
+        slots, vocabulary = pool.shape.slots, bundle.manifest.shape.target_vocab_size
+        self._logits = np.zeros((slots, vocabulary), np.float32)
+        # The graph takes the index of the last source token, and these two as scalars.
+        self._last_source = np.zeros(slots, np.int32)
+        self._self_total = np.ones((), np.int32)
+        self._cross_total = np.ones((), np.int32)
+        self._bindings: dict[int, onnxruntime.IOBinding] = {}
+
+    def encode(self, sequences: list[Sequence]) -> None:
+        """As the protocol says; one encoder run, padded to the longest."""
+        longest = max(sequence.source_length for sequence in sequences)
+        ids = np.full((len(sequences), longest), self._pad_id, np.int64)
+        mask = np.zeros(ids.shape, np.int32)
+        for row, sequence in enumerate(sequences):
+            ids[row, : sequence.source_length] = sequence.source_ids
+            mask[row, : sequence.source_length] = 1
+        try:
+            (cross_kv,) = self._sessions.encoder.run(
+                ["cross_kv"], {"source_ids": ids, "source_mask": mask}
+            )
+        except Exception as error:
+            msg = "the encoder failed"
+            raise ModelFailure(msg) from error
+        for row, sequence in enumerate(sequences):
+            length = sequence.source_length
+            self._pool.cross_kv[:, sequence.slot, :, :length] = cross_kv[:, row, :, :length]
+
+    def decode(self, rows: int) -> FloatArray:
+        """As the protocol says; nothing is copied, all arrays are bound in place."""
+        pool = self._pool
+        self._self_total[...] = pool.positions[:rows].max() + 1
+        self._cross_total[...] = pool.source_lengths[:rows].max()
+        np.subtract(pool.source_lengths[:rows], 1, out=self._last_source[:rows])
+        try:
+            self._sessions.decoder.run_with_iobinding(self._binding(rows))
+        except Exception as error:
+            msg = "the decoder failed"
+            raise ModelFailure(msg) from error
+        return self._logits[:rows]
+
+    def _binding(self, rows: int) -> onnxruntime.IOBinding:
+        """Inputs and outputs of a batch of this size, over the first rows of every array."""
+        binding = self._bindings.get(rows)
+        if binding is not None:
+            return binding
+        binding = self._sessions.decoder.io_binding()
+        pool, shape = self._pool, self._pool.shape
+        for name, array in (
+            ("tokens", pool.tokens),
+            ("positions", pool.positions),
+            ("source_lengths", self._last_source),
+        ):
+            _bind(binding, name, array, (rows,))
+        _bind(binding, "self_total", self._self_total, ())
+        _bind(binding, "cross_total", self._cross_total, ())
+        for layer in range(shape.layers):
+            for side, kind in enumerate(("key", "value")):
+                for name, cache in (("self", pool.self_kv), ("cross", pool.cross_kv)):
+                    array = cache[2 * layer + side]
+                    # Past and present are the same memory: the step writes in place.
+                    place = f"{name}_{kind}_{layer}", array, (rows, *array.shape[1:])
+                    _bind(binding, *place)
+                    _bind_output(binding, f"{place[0]}_out", *place[1:])
+        _bind_output(binding, "logits", self._logits, (rows, self._logits.shape[1]))
+        self._bindings[rows] = binding
+        return binding
+
+
+def _bind(
+    binding: onnxruntime.IOBinding, name: str, array: NDArray[np.generic], shape: tuple[int, ...]
+) -> None:
+    binding.bind_input(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
+
+
+def _bind_output(
+    binding: onnxruntime.IOBinding, name: str, array: NDArray[np.generic], shape: tuple[int, ...]
+) -> None:
+    binding.bind_output(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)

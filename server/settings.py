@@ -1,0 +1,130 @@
+"""What an operator may turn: one frozen class, flags and environment from the same fields."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+
+from server.errors import SettingsFault
+
+PREFIX = "DRAGOMAN_"
+# Read by the client, which may run in the same environment.
+FOREIGN_NAMES = frozenset({"DRAGOMAN_TARGET", "DRAGOMAN_API_KEY"})
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """Settings of ``dragoman serve``. Each flag has an environment name, DRAGOMAN_ and its own."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        cli_prog_name="dragoman serve",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        cli_implicit_flags=True,
+    )
+
+    bundle: Path = Field(Path("bundles/en-zh-TW"), description="directory of the model to serve")
+    host: str = Field("127.0.0.1", description="address to listen on, gRPC and metrics")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        50051, description="gRPC port; 0 takes a free one"
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        9464, description="port of /metrics; 0 takes a free one"
+    )
+
+    engines: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="engine threads, each with a batch of its own; 0 = one a core"
+    )
+    engine_threads: Positive = Field(1, description="ONNX Runtime threads inside each engine")
+    slots: Annotated[int, Field(ge=1, le=1024)] = Field(
+        32, description="sentences decoded at once by each engine"
+    )
+    max_encode_tokens: Positive = Field(
+        512, description="most tokens of one encoder batch, padding counted"
+    )
+    window: Positive = Field(
+        64, description="waiting sentences looked at for an encoder batch of like lengths"
+    )
+
+    max_queue_sentences: Positive = Field(
+        4096, description="sentences that may wait; more are refused"
+    )
+    max_texts: Positive = Field(1024, description="most texts of one request")
+    max_text_characters: Positive = Field(100_000, description="most characters of one text")
+    max_request_characters: Positive = Field(
+        400_000, description="most characters of one request, all texts together"
+    )
+    max_output_tokens: Positive = Field(
+        1024, description="most target tokens a caller may ask for a sentence; the model caps too"
+    )
+    max_message_bytes: Positive = Field(
+        4 * 1024 * 1024, description="largest gRPC message, in and out"
+    )
+    max_concurrent_streams: Positive = Field(
+        1024, description="requests in flight on one connection"
+    )
+    max_concurrent_requests: Positive = Field(
+        2048, description="requests in flight on the server; more are refused"
+    )
+
+    keepalive_time_ms: Positive = Field(60_000, description="ping a silent client after this long")
+    keepalive_timeout_ms: Positive = Field(20_000, description="drop it if no answer comes")
+    min_ping_interval_ms: Positive = Field(
+        10_000, description="pings of clients may come this often (gRPC's own default: 5 minutes)"
+    )
+    max_connection_idle_ms: Positive | None = Field(
+        None, description="close a connection without requests after this long"
+    )
+    max_connection_age_ms: Positive | None = Field(
+        None, description="close a connection after this long, so that balancers spread anew"
+    )
+    max_connection_age_grace_ms: Positive = Field(
+        60_000, description="time for its requests to finish then"
+    )
+
+    reflection: bool = Field(default=True, description="serve gRPC reflection")
+    golden_check: Literal["strict", "warn", "off"] = Field(
+        "warn", description="what a golden sentence that comes out differently does at start"
+    )
+    grace_seconds: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="time for running requests to finish after SIGTERM"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+
+    def lines(self) -> list[str]:
+        """The effective settings, one ``name = value`` a line."""
+        return [f"{name} = {value}" for name, value in self.model_dump(mode="json").items()]
+
+
+def read_settings(arguments: list[str] | None = None) -> Settings:
+    """Settings from flags, then environment, then defaults.
+
+    Raises:
+        SettingsFault: unknown ``DRAGOMAN_*`` name, or a value out of range.
+        SystemExit: ``--help``, or an unknown flag.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | FOREIGN_NAMES
+    unknown = sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name not in known
+    )
+    if unknown:
+        msg = f"unknown environment name {', '.join(unknown)}"
+        raise SettingsFault(msg)
+    try:
+        return CliApp.run(Settings, cli_args=arguments if arguments is not None else [])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        msg = f"{name}: {first['msg']}"
+        raise SettingsFault(msg) from error
+    except SettingsError as error:
+        raise SettingsFault(str(error).splitlines()[0]) from error

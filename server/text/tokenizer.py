@@ -1,0 +1,48 @@
+"""Subword tokenizers of a bundle: the files that training wrote, normalisation included."""
+
+from __future__ import annotations
+
+import sentencepiece
+
+from server.errors import BundleError
+
+_REPLACEMENT = "\ufffd"
+
+
+class Tokenizer:
+    """Text to ids and back; safe for many threads."""
+
+    def __init__(self, model: bytes, name: str) -> None:
+        """Read a tokenizer file.
+
+        Raises:
+            BundleError: the bytes are no tokenizer.
+        """
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except Exception as error:
+            msg = f"{name}: not a SentencePiece model"
+            raise BundleError(msg) from error
+
+    def __len__(self) -> int:
+        """Size of the vocabulary."""
+        return int(self._processor.vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without begin and end."""
+        ids: list[int] = self._processor.encode(text)
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids."""
+        text: str = self._processor.decode(ids)
+        return text
+
+    def decode_stable(self, ids: list[int]) -> str:
+        """The text of ids that more ids will not change: a character cut in its bytes waits."""
+        return self.decode(ids).rstrip(_REPLACEMENT)
+
+    def piece(self, token: int) -> str:
+        """The piece as the tokenizer writes it."""
+        piece: str = self._processor.id_to_piece(token)
+        return piece
