@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from server.api.status import metadata_of, status_of
-from server.errors import DragomanError, ModelFailure, Overloaded
+from server.errors import DragomanError, InvalidRequest, ModelFailure, Overloaded
 from server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ _OURS = "/dragoman.v1."
 
 # The stubs know only the handlers of the synchronous server.
 Handler = Any
+Reader = Callable[[bytes], Any]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -49,23 +51,21 @@ class Observer(grpc.aio.ServerInterceptor):
         method = path.rsplit("/", 1)[-1]
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
+                self._stream(method, handler.unary_stream, handler.request_deserializer),
+                response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler.unary_unary),
-            handler.request_deserializer,
-            handler.response_serializer,
+            self._unary(method, handler.unary_unary, handler.request_deserializer),
+            response_serializer=handler.response_serializer,
         )
 
     def _unary(
-        self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]
-    ) -> Callable[[Any, Context], Awaitable[Any]]:
-        async def call(request: object, context: Context) -> Any:  # noqa: ANN401
+        self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]], read: Reader
+    ) -> Callable[[bytes, Context], Awaitable[Any]]:
+        async def call(message: bytes, context: Context) -> Any:  # noqa: ANN401
             watch = _Watch(self, method, context)
             try:
-                response = await behaviour(request, watch.enter())
+                response = await behaviour(_parse(read, message), watch.enter())
             except BaseException as error:
                 await watch.fail(error)
                 raise
@@ -75,12 +75,12 @@ class Observer(grpc.aio.ServerInterceptor):
         return call
 
     def _stream(
-        self, method: str, behaviour: Callable[[Any, Context], AsyncIterator[Any]]
-    ) -> Callable[[Any, Context], AsyncIterator[Any]]:
-        async def call(request: object, context: Context) -> AsyncIterator[Any]:
+        self, method: str, behaviour: Callable[[Any, Context], AsyncIterator[Any]], read: Reader
+    ) -> Callable[[bytes, Context], AsyncIterator[Any]]:
+        async def call(message: bytes, context: Context) -> AsyncIterator[Any]:
             watch = _Watch(self, method, context)
             try:
-                async for response in behaviour(request, watch.enter()):
+                async for response in behaviour(_parse(read, message), watch.enter()):
                     yield response
             except BaseException as error:
                 await watch.fail(error)
@@ -141,6 +141,18 @@ class _Watch:
         logger.info(
             "request %s %s %s %.1f ms", self.request_id, self.method, code.name, seconds * 1000
         )
+
+
+def _parse(read: Reader, message: bytes) -> Any:  # noqa: ANN401
+    """The request; parsed here and not by gRPC, which would answer UNKNOWN to garbage.
+
+    Raises:
+        InvalidRequest: the bytes are no such message, or hold text that is no UTF-8.
+    """
+    try:
+        return read(message)
+    except DecodeError as error:
+        raise InvalidRequest("request", "is no valid message") from error
 
 
 def _request_id(context: Context) -> str:

@@ -1,0 +1,85 @@
+"""A network of fifteen lines, and engines over it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from server.engine.engine import Engine
+from server.engine.kv_cache import CacheShape, KVCachePool
+from server.engine.model_runner import FloatArray
+from server.engine.request import DecodingParameters, Sequence
+from server.engine.scheduler import Scheduler
+from server.engine.search import Search
+from server.errors import ModelFailure
+from server.metrics import Metrics
+
+BOS, EOS, VOCABULARY = 1, 2, 50
+GREEDY = DecodingParameters()
+
+
+class FakeRunner:
+    """Copies the source: step t of a row wants the source's token t, read through its slot."""
+
+    def __init__(self, pool: KVCachePool) -> None:
+        self.pool = pool
+        self.encoded: list[list[int]] = []
+        self.decoded: list[int] = []
+        self.fail = False
+
+    def encode(self, sequences: list[Sequence]) -> None:
+        for sequence in sequences:
+            place = self.pool.cross_kv[0, sequence.slot, 0]
+            place[: sequence.source_length, 0] = sequence.source_ids
+        self.encoded.append([sequence.source_length for sequence in sequences])
+
+    def decode(self, rows: int) -> FloatArray:
+        if self.fail:
+            msg = "told to"
+            raise ModelFailure(msg)
+        self.decoded.append(rows)
+        logits = np.zeros((rows, VOCABULARY), np.float32)
+        for row in range(rows):
+            position = self.pool.positions[row]
+            self.pool.self_kv[0, row, 0, position, 0] = self.pool.tokens[row]
+            history = self.pool.self_kv[0, row, 0, : position + 1, 0]
+            # Every token it has written must be there: a move that loses one shows.
+            source = self.pool.cross_kv[0, row, 0, : self.pool.source_lengths[row], 0]
+            assert history[0] == BOS
+            assert (history[1:] == source[:position]).all()
+            logits[row, int(source[position])] = 5.0
+        return logits
+
+
+def make_engine(
+    slots: int = 4, *, budget: int = 64, window: int = 16, positions: int = 40
+) -> tuple[Engine, FakeRunner]:
+    pool = KVCachePool(
+        CacheShape(
+            layers=1, slots=slots, heads=1, head_size=1,
+            target_positions=positions, source_positions=positions,
+        )
+    )  # fmt: skip
+    scheduler = Scheduler(pool, max_encode_tokens=budget, window=window, bos_id=BOS, eos_id=EOS)
+    runner = FakeRunner(pool)
+    search = Search(eos_id=EOS, never={0, 1, 3})
+    return Engine("0", scheduler, runner, search, Metrics()), runner
+
+
+def make_sequence(
+    length: int,
+    *,
+    max_tokens: int = 40,
+    deadline: float | None = None,
+    streamed: bool = False,
+    parameters: DecodingParameters = GREEDY,
+) -> Sequence:
+    """A source of ``length`` tokens, end counted, none of them special."""
+    body = [4 + (7 * index + length) % (VOCABULARY - 4) for index in range(length - 1)]
+    return Sequence(
+        source_ids=np.array([*body, EOS], np.int64),
+        max_tokens=max_tokens,
+        arrived=0.0,
+        deadline=deadline,
+        streamed=streamed,
+        parameters=parameters,
+    )

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.engine.kv_cache import CacheShape, KVCachePool
+
+SHAPE = CacheShape(
+    layers=2, slots=4, heads=2, head_size=3, target_positions=6, source_positions=5
+)
+
+
+def fill(pool: KVCachePool, slot: int, mark: float, written: int) -> None:
+    """Write a tenant's mark where it may write."""
+    pool.positions[slot] = written
+    pool.self_kv[:, slot, :, :written] = mark
+    pool.cross_kv[:, slot, :, : pool.source_lengths[slot]] = mark
+
+
+def test_the_memory_is_known_before_the_first_request() -> None:
+    pool = KVCachePool(SHAPE)
+    assert pool.self_kv.nbytes + pool.cross_kv.nbytes == SHAPE.nbytes
+    assert SHAPE.nbytes == 2 * 2 * 4 * 2 * 3 * (6 + 5) * 4
+
+
+def test_slots_in_use_are_always_a_prefix() -> None:
+    pool = KVCachePool(SHAPE)
+    assert [pool.allocate(3, 1) for _ in range(4)] == [0, 1, 2, 3]
+    assert pool.free == 0
+    assert pool.release(1) == 3
+    assert pool.release(2) is None
+    assert pool.used == 2
+
+
+def test_a_full_pool_and_a_slot_not_in_use_are_our_own_mistakes() -> None:
+    pool = KVCachePool(SHAPE)
+    with pytest.raises(AssertionError):
+        pool.release(0)
+    with pytest.raises(AssertionError):
+        pool.allocate(6, 1)
+    for _ in range(4):
+        pool.allocate(1, 1)
+    with pytest.raises(AssertionError):
+        pool.allocate(1, 1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.integers(1, 5)), max_size=40))
+def test_no_tenant_ever_loses_or_sees_anothers_keys(
+    actions: list[tuple[bool, int, int]],
+) -> None:
+    pool, tenants, mark = KVCachePool(SHAPE), [], 0.0
+    for leaves, choice, length in actions:
+        if leaves and tenants:
+            slot = choice % len(tenants)
+            moved = pool.release(slot)
+            last = tenants.pop()
+            if moved is not None:
+                assert moved == len(tenants)
+                tenants[slot] = last
+        elif pool.free:
+            mark += 1.0
+            slot = pool.allocate(length, int(mark))
+            fill(pool, slot, mark, written=length)
+            tenants.append((mark, length))
+        pool.check_integrity()
+        assert pool.used == len(tenants)
+        for slot, (own, size) in enumerate(tenants):
+            assert (pool.self_kv[:, slot, :, :size] == own).all()
+            assert (pool.cross_kv[:, slot, :, :size] == own).all()
+            assert pool.tokens[slot] == int(own)
+            assert pool.positions[slot] == pool.source_lengths[slot] == size
+
+
+def test_reset_takes_every_slot_back() -> None:
+    pool = KVCachePool(SHAPE)
+    pool.allocate(2, 1)
+    pool.reset()
+    assert pool.free == SHAPE.slots
+    assert pool.self_kv.dtype == np.float32

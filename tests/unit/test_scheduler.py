@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from fakes import EOS, make_engine, make_sequence
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.engine.request import FinishReason, Sequence, SequenceStatus
+
+
+def run_to_end(engine, limit=10_000):
+    finished = []
+    for _ in range(limit):
+        if not engine.has_unfinished:
+            return finished
+        finished += engine.step().finished
+        engine.scheduler.check_integrity()
+    raise AssertionError("somebody never ends")
+
+
+def test_a_request_that_arrives_while_others_decode_starts_at_the_next_step() -> None:
+    engine, runner = make_engine(slots=4)
+    trace = []
+    early = [make_sequence(10), make_sequence(6)]
+    for sequence in early:
+        engine.add(sequence)
+    engine.step()
+    engine.step()
+    late = make_sequence(3)
+    engine.add(late)
+    for _ in range(8):
+        engine.step()
+        trace.append([sequence.steps for sequence in (*early, late)])
+    # Rows step by step: the late one runs from the very next step and nobody waits for it.
+    assert runner.decoded == [2, 2, 3, 3, 3, 2, 1, 1, 1, 1]
+    assert trace[0] == [3, 3, 1]
+    assert [sequence.steps for sequence in (*early, late)] == [10, 6, 3]
+    assert late.finish_reason is FinishReason.EOS
+
+
+def test_every_sequence_copies_its_own_source_whatever_its_neighbours_do() -> None:
+    engine, _ = make_engine(slots=3)
+    sequences = [make_sequence(length) for length in (5, 2, 9, 3, 12, 2, 7)]
+    for sequence in sequences:
+        engine.add(sequence)
+    run_to_end(engine)
+    for sequence in sequences:
+        assert [*sequence.target_ids, EOS] == sequence.source_ids.tolist()
+
+
+def test_a_cancelled_sequence_frees_its_slot_at_the_next_step() -> None:
+    engine, _ = make_engine(slots=2)
+    staying, leaving, waiting = make_sequence(20), make_sequence(20), make_sequence(5)
+    for sequence in (leaving, staying, waiting):
+        engine.add(sequence)
+    engine.step()
+    assert waiting.status is SequenceStatus.WAITING
+    leaving.cancelled = True
+    output = engine.step()
+    assert leaving.finish_reason is FinishReason.CANCELLED
+    assert leaving in output.finished
+    assert waiting.status is SequenceStatus.RUNNING  # it has the slot already
+    assert staying.slot == 0
+    engine.scheduler.check_integrity()
+
+
+def test_a_sequence_whose_deadline_passed_is_dropped_before_anything_is_computed() -> None:
+    engine, runner = make_engine()
+    late = make_sequence(5, deadline=-1.0)
+    engine.add(late)
+    engine.step()
+    assert late.finish_reason is FinishReason.DEADLINE
+    assert runner.encoded == []
+    assert runner.decoded == []
+
+
+def test_the_padded_cost_of_an_encoder_batch_stays_within_the_budget() -> None:
+    engine, runner = make_engine(slots=16, budget=30)
+    for length in (10, 10, 10, 10, 3, 3, 3, 3, 3, 3):
+        engine.add(make_sequence(length))
+    run_to_end(engine)
+    assert runner.encoded[0] == [10, 10, 10]
+    for batch in runner.encoded:
+        assert len(batch) * max(batch) <= 30
+
+
+def test_a_sentence_longer_than_the_budget_is_encoded_alone() -> None:
+    engine, runner = make_engine(slots=4, budget=8)
+    for length in (20, 2, 2):
+        engine.add(make_sequence(length))
+    run_to_end(engine)
+    assert runner.encoded[0] == [20]
+
+
+def test_batches_gather_like_lengths_around_the_first_in_line() -> None:
+    engine, runner = make_engine(slots=3, budget=60)
+    for length in (4, 30, 5, 31, 4):
+        engine.add(make_sequence(length))
+    engine.step()
+    assert sorted(runner.encoded[0]) == [4, 4, 5]
+
+
+def test_the_first_in_line_is_never_overtaken_for_long() -> None:
+    """However many short ones keep coming, a long one is in the very next batch."""
+    engine, _ = make_engine(slots=2, budget=12, window=8)
+    long = make_sequence(30)
+    for _ in range(4):
+        engine.add(make_sequence(3))
+    engine.add(long)
+    for _ in range(200):
+        engine.add(make_sequence(3))
+        engine.step()
+        if long.finish_reason is not None:
+            break
+    assert long.finish_reason is FinishReason.EOS
+
+
+def test_max_tokens_ends_a_sequence_with_length() -> None:
+    engine, _ = make_engine()
+    sequence = make_sequence(10, max_tokens=4)
+    engine.add(sequence)
+    run_to_end(engine)
+    assert sequence.finish_reason is FinishReason.LENGTH
+    assert len(sequence.target_ids) == 4
+
+
+def test_failure_ends_everyone_and_leaves_a_clean_pool() -> None:
+    engine, _ = make_engine(slots=2)
+    sequences = [make_sequence(5) for _ in range(4)]
+    for sequence in sequences:
+        engine.add(sequence)
+    engine.step()
+    ended = engine.fail(FinishReason.ERROR)
+    assert sorted(s.number for s in ended) == sorted(s.number for s in sequences)
+    assert all(s.finish_reason is FinishReason.ERROR for s in sequences)
+    assert engine.scheduler.pool.used == 0
+    again = make_sequence(3)
+    engine.add(again)
+    run_to_end(engine)
+    assert again.finish_reason is FinishReason.EOS
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.integers(2, 30), st.integers(1, 30)),
+        st.tuples(st.just("step"), st.integers(1, 5), st.just(0)),
+        st.tuples(st.just("cancel"), st.integers(0, 100), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ACTIONS, st.integers(1, 6), st.integers(8, 80), st.integers(1, 10))
+def test_under_any_arrivals_and_cancellations_everyone_ends_once_and_rightly(
+    actions: list[tuple[str, int, int]], slots: int, budget: int, window: int
+) -> None:
+    engine, runner = make_engine(slots=slots, budget=budget, window=window)
+    everyone: list[Sequence] = []
+    finished: list[Sequence] = []
+    for action, value, limit in actions:
+        if action == "add":
+            everyone.append(make_sequence(value, max_tokens=limit))
+            engine.add(everyone[-1])
+        elif action == "cancel" and everyone:
+            everyone[value % len(everyone)].cancelled = True
+        elif action == "step":
+            for _ in range(value):
+                finished += engine.step().finished
+                engine.scheduler.check_integrity()
+    finished += run_to_end(engine)
+    assert sorted(s.number for s in finished) == sorted(s.number for s in everyone)
+    assert all(len(batch) * max(batch) <= budget or len(batch) == 1 for batch in runner.encoded)
+    assert all(rows <= slots for rows in runner.decoded)
+    for sequence in everyone:
+        output, source = sequence.target_ids, sequence.source_ids.tolist()
+        assert output == source[: len(output)]
+        if sequence.finish_reason is FinishReason.EOS:
+            assert [*output, EOS] == source
+        elif sequence.finish_reason is FinishReason.LENGTH:
+            assert len(output) == sequence.max_tokens
+        else:
+            assert sequence.cancelled
