@@ -22,6 +22,7 @@ def train(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="dragoman train", description=train.__doc__)
     parser.add_argument("experiment", type=Path, help="the experiment's TOML file")
     parser.add_argument("--out", type=Path, required=True, help="run folder; made if missing")
+    parser.add_argument("--corpora", type=Path, help="corpus folder instead of the experiment's")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--until-step", type=int, help="stop there, to go on later")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
@@ -31,7 +32,7 @@ def train(arguments: list[str]) -> int:
     keep_freed_memory()
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
-        experiment = read_experiment(options.experiment)
+        experiment = read_experiment(options.experiment, options.corpora)
         data = prepare(experiment, options.out)
         copy = options.out / "experiment.toml"
         if copy.resolve() != options.experiment.resolve():

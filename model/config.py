@@ -115,10 +115,15 @@ class SourceSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusSettings:
-    """The training text and the sentences that must not be in it."""
+    """The training text and the sentences that must not be in it.
+
+    Paths of sources and validation sets count from ``folder``, and that from the working
+    directory.
+    """
 
     sources: dict[str, SourceSettings]
     validation: dict[str, Path]
+    folder: Path = Path("corpora")
     max_tokens: int = 120
     max_length_ratio: float = 3.0
 
@@ -166,37 +171,30 @@ class Experiment:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
 
-def read_experiment(path: Path) -> Experiment:
-    """The experiment of a TOML file; relative corpus paths count from that file.
+def read_experiment(path: Path, corpora: Path | None = None) -> Experiment:
+    """The experiment of a TOML file; ``corpora`` replaces its corpus folder.
 
     Raises:
         ConfigError: unreadable, not TOML, or a field is unknown, missing or of the wrong type.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise ConfigError(msg) from error
-    return parse_experiment(text, path.parent)
-
-
-def parse_experiment(text: str, base: Path) -> Experiment:
-    """As :func:`read_experiment`, from the file's text."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        msg = f"not TOML: {error}"
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path}: not TOML: {error}"
         raise ConfigError(msg) from error
     experiment: Experiment = _from_table(Experiment, table, "")
     corpus = experiment.corpus
+    folder = corpora or corpus.folder
     sources = {
-        name: dataclasses.replace(source, path=base / source.path)
+        name: dataclasses.replace(source, path=folder / source.path)
         for name, source in corpus.sources.items()
     }
-    validation = {name: base / file for name, file in corpus.validation.items()}
-    return dataclasses.replace(
-        experiment, corpus=dataclasses.replace(corpus, sources=sources, validation=validation)
-    )
+    validation = {name: folder / file for name, file in corpus.validation.items()}
+    corpus = dataclasses.replace(corpus, folder=folder, sources=sources, validation=validation)
+    return dataclasses.replace(experiment, corpus=corpus)
 
 
 def _from_table(kind: type[Any], table: dict[str, Any], where: str) -> Any:  # noqa: ANN401

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _LATIN = re.compile(r"[A-Za-z]")
 _SPACE = re.compile(r"\s+")
-_BETWEEN_HAN = re.compile(r"(?<=[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]) (?=[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef])")  # noqa: E501
-_HALF_WIDTH = re.compile(r"(?<=[\u3400-\u9fff」』）》])([,?!:;])(?=\s|$|[\u3400-\u9fff「『（《])\s*")
+_BETWEEN_HAN = re.compile(
+    r"(?<=[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]) (?=[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef])"
+)
+_HALF_WIDTH = re.compile(
+    r"(?<=[\u3400-\u9fff」』）》])([,?!:;])(?=\s|$|[\u3400-\u9fff「『（《])\s*"
+)
 _FULL_WIDTH = {",": "，", "?": "？", "!": "！", ":": "：", ";": "；"}
 _QUOTES = str.maketrans({"“": "「", "”": "」", "‘": "『"})
 
@@ -145,7 +149,9 @@ def read_source(
     return kept, report
 
 
-def read_corpus(settings: CorpusSettings) -> tuple[dict[str, list[Pair]], dict[str, CleaningReport]]:
+def read_corpus(
+    settings: CorpusSettings,
+) -> tuple[dict[str, list[Pair]], dict[str, CleaningReport]]:
     """Every source of the experiment, cleaned; validation sentences taken out."""
     held_out = validation_sources(settings.validation.values())
     pairs, reports = {}, {}

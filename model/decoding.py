@@ -41,27 +41,28 @@ def greedy(model: Transformer, source: Tensor, max_tokens: int) -> list[Hypothes
     """
     mask = padding_mask(source, PAD_ID)
     cross = model.cross_keys_values(model.encode(source, mask))
-    rows = source.shape[0]
-    tokens = torch.full((rows, 1), BOS_ID, device=source.device)
-    ids: list[list[int]] = [[] for _ in range(rows)]
-    sums = [0.0] * rows
-    alive = set(range(rows))
+    ids: list[list[int]] = [[] for _ in source]
+    sums = [0.0] * len(ids)
+    rows = list(range(len(ids)))  # of the source, those that go on
+    tokens = torch.full((len(ids), 1), BOS_ID, device=source.device)
     cache: list[KeyValue] | None = None
     for _ in range(max_tokens):
         logits, cache = model.decode(tokens, cross, mask, cache)
-        log_probs = next_log_probs(logits[:, -1])
-        best, choice = log_probs.max(dim=-1)
-        tokens = choice[:, None]
-        for row in sorted(alive):
-            token = int(choice[row])
-            sums[row] += float(best[row])
-            if token == EOS_ID:
-                alive.discard(row)
-            else:
+        best, choice = next_log_probs(logits[:, -1]).max(dim=-1)
+        for row, value, token in zip(rows, best.tolist(), choice.tolist(), strict=True):
+            sums[row] += value
+            if token != EOS_ID:
                 ids[row].append(token)
-        if not alive:
+        going = (choice != EOS_ID).nonzero().flatten()
+        if not len(going):
             break
-    return [Hypothesis(ids[row], sums[row], sums[row]) for row in range(rows)]
+        if len(going) < len(rows):
+            rows = [rows[place] for place in going.tolist()]
+            cross = [(k[going], v[going]) for k, v in cross]
+            cache = [(k[going], v[going]) for k, v in cache]
+            mask = mask[going]
+        tokens = choice[going, None]
+    return [Hypothesis(one, total, total) for one, total in zip(ids, sums, strict=True)]
 
 
 def next_log_probs(logits: Tensor) -> Tensor:

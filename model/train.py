@@ -56,9 +56,7 @@ class Trainer:
         self.folder = folder
         self.device = device or torch.device("cpu")
         torch.manual_seed(self.settings.seed)
-        self.config = experiment.model.build(
-            len(data.source_tokenizer), len(data.target_tokenizer)
-        )
+        self.config = experiment.model.build(len(data.source_tokenizer), len(data.target_tokenizer))
         self.model = Transformer(self.config).to(self.device)
         # Vaswani et al. 2017, section 5.3.
         self.optimizer = torch.optim.Adam(
@@ -233,7 +231,7 @@ class Trainer:
         decay = min(self.settings.average_decay, (1 + step) / (10 + step))
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
-            torch._foreach_lerp_(  # noqa: SLF001
+            torch._foreach_lerp_(
                 list(self.average.values()),
                 [parameters[name].detach() for name in self.average],
                 1.0 - decay,

@@ -133,9 +133,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """[B, S, M] to [B, S, M]; mask [B, 1, 1, S]."""
         y = self.attention_residual.before(x)
-        x = self.attention_residual.after(
-            x, self.attention(y, self.attention.keys_values(y), mask)
-        )
+        x = self.attention_residual.after(x, self.attention(y, self.attention.keys_values(y), mask))
         y = self.feed_forward_residual.before(x)
         return self.feed_forward_residual.after(x, self.feed_forward(y))
 

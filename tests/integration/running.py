@@ -40,7 +40,9 @@ class RunningServer:
         total = 0.0
         for line in self.metrics().splitlines():
             found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
-            if found and all(f'{key}="{value}"' in (found[1] or "") for key, value in labels.items()):
+            if found and all(
+                f'{key}="{value}"' in (found[1] or "") for key, value in labels.items()
+            ):
                 total += float(found[2])
         return total
 
@@ -53,7 +55,9 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running_server(*flags: str, bundle: Path = BUNDLE, **environment: str) -> Iterator[RunningServer]:
+def running_server(
+    *flags: str, bundle: Path = BUNDLE, **environment: str
+) -> Iterator[RunningServer]:
     """A server that is READY; stopped at the end if it still runs."""
     command = [
         sys.executable, "-m", "server", "--bundle", str(bundle), "--port", "0",

@@ -71,7 +71,9 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("request_", "field"), [row[1:] for row in FAULTS], ids=[r[0] for r in FAULTS])
+@pytest.mark.parametrize(
+    ("request_", "field"), [row[1:] for row in FAULTS], ids=[r[0] for r in FAULTS]
+)
 def test_invalid_argument_names_the_field(stub, request_, field: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Translate(request_, timeout=20)

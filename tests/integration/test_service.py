@@ -91,7 +91,9 @@ def test_a_stream_joined_is_the_unary_answer(stub) -> None:
 def test_layout_is_kept(stub) -> None:
     text = stub.Translate(ask(PARAGRAPH)).translations[0].text
     lines = text.split("\n")
-    assert [line.startswith(mark) for line, mark in zip(lines, ["", "", "  ", "\t", ""], strict=True)]
+    assert [
+        line.startswith(mark) for line, mark in zip(lines, ["", "", "  ", "\t", ""], strict=True)
+    ]
     assert lines[1] == ""
     assert "\t" in text
     assert text.endswith("\n")
@@ -231,8 +233,9 @@ def test_sigterm_finishes_what_runs_refuses_the_rest_and_exits_0() -> None:
 
 
 def test_a_damaged_bundle_is_one_line_and_exit_2(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="no such bundle"), running_server(
-        bundle=tmp_path / "nothing"
+    with (
+        pytest.raises(AssertionError, match="no such bundle"),
+        running_server(bundle=tmp_path / "nothing"),
     ):
         pass
 

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 
 from server.engine.kv_cache import CacheShape, KVCachePool
 
-SHAPE = CacheShape(
-    layers=2, slots=4, heads=2, head_size=3, target_positions=6, source_positions=5
-)
+SHAPE = CacheShape(layers=2, slots=4, heads=2, head_size=3, target_positions=6, source_positions=5)
 
 
 def fill(pool: KVCachePool, slot: int, mark: float, written: int) -> None:

@@ -1,0 +1,111 @@
+"""Builds ONNX graphs node by node.
+
+The graphs are written by hand, not traced: every operator that serving runs stands in
+``graphs.py`` and is there for a measured reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+MICROSOFT = "com.microsoft"
+OPSET = 21
+_IR_VERSION = 10
+
+FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
+Array = NDArray[Any]
+
+
+class GraphBuilder:
+    """Nodes and constants of one graph; every value is known by its name."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._constants: dict[str, Array] = {}
+        self._known: dict[bytes, str] = {}
+        self._count = 0
+
+    def input(self, name: str, kind: int, shape: list[str | int]) -> str:
+        """Declare an input of the graph; its name."""
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, kind: int, shape: list[str | int]) -> str:
+        """Declare that the value of this name, made by some node, is an output."""
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def constant(self, value: Array) -> str:
+        """A constant; equal ones are stored once, which is what tied weights are."""
+        array = np.ascontiguousarray(value)
+        key = repr((array.dtype, array.shape)).encode() + array.tobytes()
+        if key not in self._known:
+            name = f"constant_{len(self._constants)}"
+            self._known[key] = name
+            self._constants[name] = array
+        return self._known[key]
+
+    def integers(self, *values: int) -> str:
+        """A constant int64 vector."""
+        return self.constant(np.array(values, np.int64))
+
+    def node(
+        self, operator: str, inputs: list[str], *, output: str | None = None, **attributes: object
+    ) -> str:
+        """A node of the standard operators with one output; its name."""
+        return self.nodes(operator, inputs, [output or self._name(operator)], **attributes)[0]
+
+    def nodes(
+        self,
+        operator: str,
+        inputs: list[str],
+        outputs: list[str] | int,
+        *,
+        domain: str = "",
+        **attributes: object,
+    ) -> list[str]:
+        """A node with several outputs, or of another domain; their names."""
+        if isinstance(outputs, int):
+            outputs = [self._name(operator) for _ in range(outputs)]
+        self._nodes.append(
+            helper.make_node(
+                operator, inputs, outputs, name=self._name(operator), domain=domain, **attributes
+            )
+        )
+        return outputs
+
+    def reshape(self, x: str, *shape: int) -> str:
+        """View x in another shape; -1 is what is left."""
+        return self.node("Reshape", [x, self.integers(*shape)])
+
+    def model(self, name: str) -> onnx.ModelProto:
+        """The finished graph, checked."""
+        constants = [numpy_helper.from_array(array, key) for key, array in self._constants.items()]
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, constants)
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
+            ir_version=_IR_VERSION,
+            producer_name="dragoman",
+        )
+        onnx.checker.check_model(model)
+        return model
+
+    def _name(self, operator: str) -> str:
+        self._count += 1
+        return f"{operator}_{self._count}"
+
+
+def array_of(tensor: Tensor) -> NDArray[np.float32]:
+    """A weight as float32."""
+    array: NDArray[np.float32] = tensor.detach().float().numpy()
+    return array

@@ -1,0 +1,229 @@
+"""Writes bundles: graphs, tokenizers, parity report, model card, manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+
+from export.builder import OPSET
+from export.card import model_card
+from export.graphs import decoder_graph, encoder_graph, parameter_count
+from export.precision import PRECISIONS
+from export.release import TrainedModel
+from export.verify import Exported, ExportError, ParityReport, verify
+from model.evaluate import ValidationSet
+from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from server import bundle as reader
+from server.bundle import (
+    Bundle,
+    Golden,
+    Manifest,
+    Producer,
+    QualityScore,
+    Shape,
+    Tokens,
+    TrainingSource,
+    file_digest,
+    open_bundle,
+)
+
+GOLDEN_SENTENCES = (
+    "I love you.",
+    "Good morning.",
+    "How are you?",
+    "Where is the station?",
+    "It is raining today.",
+    "I have never been to Taiwan.",
+    "My brother bought three books yesterday.",
+    "Could you tell me what time it is?",
+)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What an export may choose."""
+
+    name: str
+    precision: str = "int8"
+    licence: str = "CC-BY-SA-4.0"
+    max_source_tokens: int = 128
+    max_target_tokens: int = 192
+
+
+def write_bundle(
+    trained: TrainedModel,
+    validation: dict[str, ValidationSet],
+    folder: Path,
+    settings: ExportSettings,
+) -> Bundle:
+    """Export, verify, and only then put the bundle in its place; the bundle, opened.
+
+    Raises:
+        ExportError: parity fails, or the sizes do not fit the model; ``folder`` is as it was.
+    """
+    positions = trained.model.config.max_positions
+    if max(settings.max_source_tokens, settings.max_target_tokens) > positions:
+        msg = f"the model has {positions} positions, fewer than the token limits asked for"
+        raise ExportError(msg)
+    if not validation:
+        msg = "no validation set: parity cannot be shown"
+        raise ExportError(msg)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write_files(trained, partial, settings)
+        draft = Bundle(partial, _manifest(trained, settings, [], []), digest="")
+        report, outputs = verify(trained.model, draft, trained.tokenizers, validation)
+        _write_report(partial, report)
+        manifest = _manifest(trained, settings, _scores(report), _goldens(trained, draft))
+        card = model_card(manifest, report, validation, outputs)
+        (partial / reader.MODEL_CARD).write_text(card, encoding="utf-8")
+        _write_manifest(partial, manifest)
+        open_bundle(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _replace(partial, folder)
+    return open_bundle(folder)
+
+
+def _write_files(trained: TrainedModel, folder: Path, settings: ExportSettings) -> None:
+    """Graphs and tokenizers."""
+    model = trained.model
+    kind = PRECISIONS[settings.precision]
+    encoder = encoder_graph(model, kind(), settings.max_source_tokens)
+    decoder = decoder_graph(model, kind(), settings.max_target_tokens)
+    onnx.save(encoder, str(folder / reader.ENCODER))
+    onnx.save(decoder, str(folder / reader.DECODER))
+    (folder / reader.SOURCE_TOKENIZER).write_bytes(trained.tokenizers[0].model)
+    (folder / reader.TARGET_TOKENIZER).write_bytes(trained.tokenizers[1].model)
+
+
+def _manifest(
+    trained: TrainedModel,
+    settings: ExportSettings,
+    scores: list[QualityScore],
+    goldens: list[Golden],
+) -> Manifest:
+    """The manifest, without the digests of the files."""
+    experiment = trained.experiment
+    return Manifest(
+        schema_version=reader.SCHEMA_VERSION,
+        name=settings.name,
+        source_language=experiment.source_language,
+        target_language=experiment.target_language,
+        precision=settings.precision,  # type: ignore[arg-type]  validated by the model
+        cache_type="float32",
+        licence=settings.licence,
+        tokens=Tokens(pad=PAD_ID, bos=BOS_ID, eos=EOS_ID, unk=UNK_ID),
+        shape=_shape(trained, settings),
+        producer=Producer(
+            commit=_commit(),
+            opset=OPSET,
+            versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")},
+        ),
+        training_data=[
+            TrainingSource(
+                name=name,
+                origin=source.origin,
+                licence=source.licence,
+                pairs=trained.pairs.get(name, 0),
+                weight=source.weight,
+            )
+            for name, source in experiment.corpus.sources.items()
+        ],
+        scores=scores,
+        goldens=goldens or [Golden(source="draft", target="draft", target_ids=[])],
+        files={},
+    )
+
+
+def _shape(trained: TrainedModel, settings: ExportSettings) -> Shape:
+    config = trained.model.config
+    return Shape(
+        source_vocab_size=config.source_vocab_size,
+        target_vocab_size=config.target_vocab_size,
+        d_model=config.d_model,
+        heads=config.n_heads,
+        head_size=config.head_size,
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+        d_ff=config.d_ff,
+        max_source_tokens=settings.max_source_tokens,
+        max_target_tokens=settings.max_target_tokens,
+        parameter_count=parameter_count(trained.model),
+    )
+
+
+def _scores(report: ParityReport) -> list[QualityScore]:
+    scores = []
+    for name, found in report.scores.items():
+        for metric, value, signature in (
+            ("BLEU", found.bleu, found.bleu_signature),
+            ("chrF2", found.chrf, found.chrf_signature),
+        ):
+            scores.append(
+                QualityScore(
+                    dataset=name, metric=metric, value=round(value, 2), signature=signature
+                )
+            )
+    return scores
+
+
+def _goldens(trained: TrainedModel, draft: Bundle) -> list[Golden]:
+    """What the exported graphs make of the golden sentences."""
+    source, target = trained.tokenizers
+    ids = source.encode(list(GOLDEN_SENTENCES))
+    outputs = Exported(draft).greedy(ids)
+    return [
+        Golden(source=sentence, target=target.decode(row), target_ids=row)
+        for sentence, row in zip(GOLDEN_SENTENCES, outputs, strict=True)
+    ]
+
+
+def _write_report(folder: Path, report: ParityReport) -> None:
+    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
+    (folder / reader.PARITY_REPORT).write_text(text + "\n", encoding="utf-8")
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+    complete = manifest.model_copy(update={"files": digests})
+    text = json.dumps(complete.model_dump(), indent=1, ensure_ascii=False)
+    (folder / reader.MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Put a whole bundle where another may stand; one of the two is always there."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _commit() -> str:
+    """The commit of this project, ``-dirty`` if the tree differs, ``unknown`` outside git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(  # noqa: S603  fixed arguments
+            ["git", *arguments],  # noqa: S607  whichever git the user has
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

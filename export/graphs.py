@@ -1,0 +1,210 @@
+"""The two graphs that serve a model: the encoder, and one step of the decoder.
+
+Names and shapes are those that ``server/bundle.py`` declares. ``B`` rows, ``S`` source tokens,
+``T`` cache positions, ``H`` heads, ``D`` head size, ``M`` model size, ``L`` decoder layers.
+Between layers everything is a matrix [rows, M].
+
+Attention is ``com.microsoft.GroupQueryAttention``: on a CPU it is the operator that appends a
+row's key and value in place at the row's own position and reads only the valid prefix. For
+cross-attention it is given keys and values of length zero and reads the cache alone.
+``Add`` and ``LayerNormalization`` stand apart: fused they are 4-5 times slower on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+import torch
+from torch import nn
+
+from export.builder import FLOAT, INT32, INT64, MICROSOFT, GraphBuilder, array_of
+from export.precision import Precision
+from model.transformer import (
+    DecoderLayer,
+    Embedding,
+    EncoderLayer,
+    FeedForward,
+    MultiHeadAttention,
+    Residual,
+    Transformer,
+)
+
+
+def encoder_graph(model: Transformer, precision: Precision, max_tokens: int) -> onnx.ModelProto:
+    """Source ids to the keys and values of every decoder layer's cross-attention."""
+    graph = GraphBuilder()
+    stack = _Stack(graph, precision, model)
+    ids = graph.input("source_ids", INT64, ["B", "S"])
+    graph.input("source_mask", INT32, ["B", "S"])
+    shape = graph.node("Shape", [ids])
+    length = graph.node("Slice", [shape, graph.integers(1), graph.integers(2)])
+    positions = graph.constant(array_of(model.source_embedding.positions[:max_tokens]))
+    zero = graph.integers(0)
+    positions = graph.node("Slice", [positions, zero, length, zero])
+    x = graph.node("Add", [stack.tokens(model.source_embedding, ids), positions])
+    x = graph.reshape(x, -1, stack.width)
+    for layer in model.encoder:
+        assert isinstance(layer, EncoderLayer)
+        x = stack.encoder_layer(x, layer, shape)
+    x = stack.norm(x, model.encoder_norm)
+    _cross_keys_values(graph, stack, model, x, shape)
+    return graph.model("encoder")
+
+
+def decoder_graph(model: Transformer, precision: Precision, max_tokens: int) -> onnx.ModelProto:
+    """One token of every row to the logits of the next; the caches grow in place."""
+    graph = GraphBuilder()
+    stack = _Stack(graph, precision, model)
+    tokens = graph.input("tokens", INT64, ["B"])
+    positions = graph.input("positions", INT32, ["B"])
+    graph.input("source_lengths", INT32, ["B"])
+    graph.input("self_total", INT32, [])
+    graph.input("cross_total", INT32, [])
+    table = graph.constant(array_of(model.target_embedding.positions[:max_tokens]))
+    embedded = stack.tokens(model.target_embedding, tokens)
+    x = graph.node("Add", [embedded, graph.node("Gather", [table, positions])])
+    for index, layer in enumerate(model.decoder):
+        assert isinstance(layer, DecoderLayer)
+        x = stack.decoder_layer(x, layer, index)
+    x = stack.norm(x, model.decoder_norm)
+    projection = model.projection
+    weight, bias = array_of(projection.weight), array_of(projection.bias)
+    precision.linear(graph, x, weight, bias, output="logits")
+    graph.output("logits", FLOAT, ["B", model.config.target_vocab_size])
+    return graph.model("decoder")
+
+
+def _cross_keys_values(
+    graph: GraphBuilder, stack: _Stack, model: Transformer, x: str, shape: str
+) -> None:
+    """Project the memory for all layers in one multiplication; ``cross_kv`` [2L, B, H, S, D]."""
+    crosses = [layer.cross for layer in model.decoder if isinstance(layer, DecoderLayer)]
+    projected = stack.joined(x, [part for cross in crosses for part in (cross.key, cross.value)])
+    config = model.config
+    sides = 2 * config.decoder_layers
+    heads = graph.integers(sides, config.n_heads, config.head_size)
+    whole = graph.node("Concat", [shape, heads], axis=0)  # B, S, 2L, H, D
+    projected = graph.node("Reshape", [projected, whole])
+    graph.node("Transpose", [projected], perm=[2, 0, 3, 1, 4], output="cross_kv")
+    graph.output("cross_kv", FLOAT, [sides, "B", config.n_heads, "S", config.head_size])
+
+
+class _Stack:
+    """The parts of the network, as nodes."""
+
+    def __init__(self, graph: GraphBuilder, precision: Precision, model: Transformer) -> None:
+        self.graph, self.precision = graph, precision
+        self.width = model.config.d_model
+        self.heads = model.config.n_heads
+        self.head_size = model.config.head_size
+        self._nothing: str | None = None
+
+    def tokens(self, embedding: Embedding, ids: str) -> str:
+        """Token embeddings times sqrt(M)."""
+        table = array_of(embedding.tokens.weight)
+        return self.precision.embedding(self.graph, table, ids, math.sqrt(self.width))
+
+    def encoder_layer(self, x: str, layer: EncoderLayer, shape: str) -> str:
+        """Self-attention over padded rows, feed-forward."""
+        y = self.before(x, layer.attention_residual)
+        x = self.after(
+            x, self._encoder_attention(y, layer.attention, shape), layer.attention_residual
+        )
+        y = self.before(x, layer.feed_forward_residual)
+        return self.after(x, self.feed_forward(y, layer.feed_forward), layer.feed_forward_residual)
+
+    def decoder_layer(self, x: str, layer: DecoderLayer, index: int) -> str:
+        """Cached self-attention, attention to the source, feed-forward."""
+        y = self.before(x, layer.attention_residual)
+        x = self.after(x, self._self_attention(y, layer.attention, index), layer.attention_residual)
+        y = self.before(x, layer.cross_residual)
+        x = self.after(x, self._cross_attention(y, layer.cross, index), layer.cross_residual)
+        y = self.before(x, layer.feed_forward_residual)
+        return self.after(x, self.feed_forward(y, layer.feed_forward), layer.feed_forward_residual)
+
+    def before(self, x: str, residual: Residual) -> str:
+        """What a sublayer reads."""
+        return self.norm(x, residual.norm) if residual.pre else x
+
+    def after(self, x: str, sublayer: str, residual: Residual) -> str:
+        """What the next one is given."""
+        total = self.graph.node("Add", [x, sublayer])
+        return total if residual.pre else self.norm(total, residual.norm)
+
+    def norm(self, x: str, norm: nn.Module) -> str:
+        """Layer normalisation, or x where the stack has none."""
+        if not isinstance(norm, nn.LayerNorm):
+            return x
+        scale, shift = self.graph.constant(array_of(norm.weight)), norm.bias
+        inputs = [x, scale, self.graph.constant(array_of(shift))]
+        return self.graph.node("LayerNormalization", inputs, epsilon=norm.eps)
+
+    def feed_forward(self, x: str, part: FeedForward) -> str:
+        """Two linear layers and a ReLU."""
+        return self.linear(self.graph.node("Relu", [self.linear(x, part.inner)]), part.outer)
+
+    def linear(self, x: str, layer: nn.Linear) -> str:
+        """One linear layer."""
+        return self.joined(x, [layer])
+
+    def joined(self, x: str, layers: list[nn.Linear]) -> str:
+        """Several linear layers of the same input in one multiplication, side by side."""
+        weight = array_of(torch.cat([layer.weight for layer in layers]))
+        bias = array_of(torch.cat([layer.bias for layer in layers]))
+        return self.precision.linear(self.graph, x, weight, bias)
+
+    def _packed(self, x: str, attention: MultiHeadAttention) -> str:
+        """Query, key and value of every row [R, 3M]."""
+        return self.joined(x, [attention.query, attention.key, attention.value])
+
+    def _encoder_attention(self, x: str, attention: MultiHeadAttention, shape: str) -> str:
+        graph, width = self.graph, self.width
+        packed = graph.node("Concat", [shape, graph.integers(3 * width)], axis=0)
+        packed = graph.node("Reshape", [self._packed(x, attention), packed])  # B, S, 3M
+        sides = graph.integers(width, width, width)
+        parts = graph.nodes("Split", [packed, sides], 3, axis=2)
+        (context,) = graph.nodes(
+            "MultiHeadAttention",
+            [*parts, "", "source_mask"],
+            1,
+            domain=MICROSOFT,
+            num_heads=self.heads,
+        )
+        return self.linear(graph.reshape(context, -1, width), attention.output)
+
+    def _self_attention(self, x: str, attention: MultiHeadAttention, index: int) -> str:
+        packed = self.graph.reshape(self._packed(x, attention), -1, 1, 3 * self.width)
+        context = self._cached("self", index, [packed, "", ""], ["positions", "self_total"])
+        return self.linear(context, attention.output)
+
+    def _cross_attention(self, x: str, attention: MultiHeadAttention, index: int) -> str:
+        query = self.graph.reshape(self.linear(x, attention.query), -1, 1, self.width)
+        if self._nothing is None:  # [B, 0, M]: no new key, no new value
+            start, axis = self.graph.integers(0), self.graph.integers(1)
+            self._nothing = self.graph.node("Slice", [query, start, start, axis])
+        inputs = [query, self._nothing, self._nothing]
+        context = self._cached("cross", index, inputs, ["source_lengths", "cross_total"])
+        return self.linear(context, attention.output)
+
+    def _cached(self, cache: str, index: int, new: list[str], lengths: list[str]) -> str:
+        """Attention over a cache that is input and output at once; the context [B, M]."""
+        positions = "T" if cache == "self" else "S"
+        shape: list[str | int] = ["B", self.heads, positions, self.head_size]
+        names = [f"{cache}_{kind}_{index}" for kind in ("key", "value")]
+        past = [self.graph.input(name, FLOAT, shape) for name in names]
+        present = [self.graph.output(f"{name}_out", FLOAT, shape) for name in names]
+        outputs = self.graph.nodes(
+            "GroupQueryAttention",
+            [*new, *past, *lengths],
+            [f"{cache}_context_{index}", *present],
+            domain=MICROSOFT,
+            num_heads=self.heads,
+            kv_num_heads=self.heads,
+        )
+        return self.graph.reshape(outputs[0], -1, self.width)
+
+
+def parameter_count(model: Transformer) -> int:
+    """Weights of the network, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
