@@ -45,16 +45,28 @@ class AsyncClient:
         )
 
     @overload
-    async def translate(
-        self, texts: str, *, target_language: str, source_language: str = ...,
-        model: str | None = ..., decoding: Decoding | None = ..., timeout_seconds: float | None = ...,
-    ) -> Translation: ...  # fmt: skip
+    async def translate(  # type: ignore[overload-overlap]
+        self,
+        texts: str,
+        *,
+        target_language: str,
+        source_language: str = ...,
+        model: str | None = ...,
+        decoding: Decoding | None = ...,
+        timeout_seconds: float | None = ...,
+    ) -> Translation: ...
 
     @overload
     async def translate(
-        self, texts: Sequence[str], *, target_language: str, source_language: str = ...,
-        model: str | None = ..., decoding: Decoding | None = ..., timeout_seconds: float | None = ...,
-    ) -> list[Translation]: ...  # fmt: skip
+        self,
+        texts: Sequence[str],
+        *,
+        target_language: str,
+        source_language: str = ...,
+        model: str | None = ...,
+        decoding: Decoding | None = ...,
+        timeout_seconds: float | None = ...,
+    ) -> list[Translation]: ...
 
     async def translate(
         self,

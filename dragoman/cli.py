@@ -6,6 +6,7 @@ entry-point group ``dragoman.commands``; nothing of them is imported before it i
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points, version
@@ -42,16 +43,28 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"dragoman {version('dragoman')}")
         return 0
-    name, rest = arguments[0], arguments[1:]
-    if name in OWN:
-        return OWN[name](rest)
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in found:
-        known = ", ".join(sorted({*OWN, *found}))
-        print(f"dragoman: no command '{name}'; there is {known}", file=sys.stderr)
+    command = _find(arguments[0])
+    if command is None:
         return 2
-    command = _load(found[name])
-    return 2 if command is None else command(rest)
+    try:
+        status = command(arguments[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def _find(name: str) -> Command | None:
+    """The command, or None after saying why there is none."""
+    if name in OWN:
+        return OWN[name]
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name in found:
+        return _load(found[name])
+    known = ", ".join(sorted({*OWN, *found}))
+    print(f"dragoman: no command '{name}'; there is {known}", file=sys.stderr)
+    return None
 
 
 def _load(entry: EntryPoint) -> Command | None:
@@ -72,7 +85,9 @@ def _load(entry: EntryPoint) -> Command | None:
 def _help() -> str:
     lines = ["usage: dragoman COMMAND [options]", "", "commands:"]
     installed = {entry.name for entry in entry_points(group=GROUP)}
-    for name in [*KNOWN, *sorted(installed - set(KNOWN))]:
-        lines.append(f"  {name:12}{KNOWN.get(name, ('', None))[0]}".rstrip())
+    lines += [
+        f"  {name:12}{KNOWN.get(name, ('', None))[0]}".rstrip()
+        for name in [*KNOWN, *sorted(installed - set(KNOWN))]
+    ]
     lines += ["", "dragoman COMMAND --help tells more; dragoman --version"]
     return "\n".join(lines)

@@ -40,16 +40,28 @@ class Client:
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)
 
     @overload
-    def translate(
-        self, texts: str, *, target_language: str, source_language: str = ...,
-        model: str | None = ..., decoding: Decoding | None = ..., timeout_seconds: float | None = ...,
-    ) -> Translation: ...  # fmt: skip
+    def translate(  # type: ignore[overload-overlap]
+        self,
+        texts: str,
+        *,
+        target_language: str,
+        source_language: str = ...,
+        model: str | None = ...,
+        decoding: Decoding | None = ...,
+        timeout_seconds: float | None = ...,
+    ) -> Translation: ...
 
     @overload
     def translate(
-        self, texts: Sequence[str], *, target_language: str, source_language: str = ...,
-        model: str | None = ..., decoding: Decoding | None = ..., timeout_seconds: float | None = ...,
-    ) -> list[Translation]: ...  # fmt: skip
+        self,
+        texts: Sequence[str],
+        *,
+        target_language: str,
+        source_language: str = ...,
+        model: str | None = ...,
+        decoding: Decoding | None = ...,
+        timeout_seconds: float | None = ...,
+    ) -> list[Translation]: ...
 
     def translate(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -69,10 +69,10 @@ def resolve_target(target: str | None) -> str:
     return target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
 
 
-def call_metadata(api_key: str | None) -> list[tuple[str, str]]:
+def call_metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
     """Metadata of every call."""
     key = api_key or os.environ.get(API_KEY_VARIABLE)
-    return [("authorization", f"Bearer {key}")] if key else []
+    return (("authorization", f"Bearer {key}"),) if key else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ _Request = TypeVar(
 
 def _build(
     kind: type[_Request],
-    fields: dict[str, object],
+    fields: Mapping[str, object],
     languages: Languages,
     decoding: Decoding | None,
 ) -> _Request:

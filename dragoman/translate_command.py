@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -31,8 +30,6 @@ def translate(arguments: list[str]) -> int:
         sys.stdout.flush()
         print(f"dragoman translate: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever read our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return 130
     return 0

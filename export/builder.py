@@ -19,7 +19,7 @@ OPSET = 21
 _IR_VERSION = 10
 
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
-Array = NDArray[Any]
+Array = NDArray[Any] | np.generic
 
 
 class GraphBuilder:
@@ -59,7 +59,12 @@ class GraphBuilder:
         return self.constant(np.array(values, np.int64))
 
     def node(
-        self, operator: str, inputs: list[str], *, output: str | None = None, **attributes: object
+        self,
+        operator: str,
+        inputs: list[str],
+        *,
+        output: str | None = None,
+        **attributes: Any,  # noqa: ANN401
     ) -> str:
         """A node of the standard operators with one output; its name."""
         return self.nodes(operator, inputs, [output or self._name(operator)], **attributes)[0]
@@ -71,7 +76,7 @@ class GraphBuilder:
         outputs: list[str] | int,
         *,
         domain: str = "",
-        **attributes: object,
+        **attributes: Any,  # noqa: ANN401  whatever ONNX takes
     ) -> list[str]:
         """A node with several outputs, or of another domain; their names."""
         if isinstance(outputs, int):

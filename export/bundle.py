@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import onnx
 
@@ -50,7 +51,7 @@ class ExportSettings:
     """What an export may choose."""
 
     name: str
-    precision: str = "int8"
+    precision: Literal["fp32", "int8"] = "int8"
     licence: str = "CC-BY-SA-4.0"
     max_source_tokens: int = 128
     max_target_tokens: int = 192
@@ -119,7 +120,7 @@ def _manifest(
         name=settings.name,
         source_language=experiment.source_language,
         target_language=experiment.target_language,
-        precision=settings.precision,  # type: ignore[arg-type]  validated by the model
+        precision=settings.precision,
         cache_type="float32",
         licence=settings.licence,
         tokens=Tokens(pad=PAD_ID, bos=BOS_ID, eos=EOS_ID, unk=UNK_ID),

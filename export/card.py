@@ -18,35 +18,44 @@ def model_card(
     outputs: dict[str, list[str]],
 ) -> str:
     """The card as Markdown; every figure and example comes from the bundle's own run."""
-    shape = manifest.shape
     sections = [
         f"# {manifest.name}",
-        f"Translates {manifest.source_language} to {manifest.target_language}. An encoder-decoder "
-        f"Transformer of {shape.parameter_count / 1e6:.1f} million weights: {shape.encoder_layers} "
-        f"encoder and {shape.decoder_layers} decoder layers, model size {shape.d_model}, "
-        f"{shape.heads} heads, feed-forward {shape.d_ff}, vocabularies of "
-        f"{shape.source_vocab_size:,} and {shape.target_vocab_size:,} pieces. Stored as "
-        f"{manifest.precision}; a sentence may have {shape.max_source_tokens - 1} source tokens, "
-        "longer ones are translated in parts.",
+        _summary(manifest),
         "## Use",
-        "```\ndragoman serve --bundle bundles/"
-        f'{manifest.name}\ndragoman translate --to {manifest.target_language} "I love you"\n```',
-        "Meant for short everyday text. It is small and was trained on little: expect wrong names "
-        "and numbers, and poor news and literature. Do not rely on it where a wrong translation "
-        "does harm.",
+        _use(manifest),
         "## Quality",
         _scores(report, validation),
         "## Parity with PyTorch",
         _parity(report),
         "## Training data",
         _data(manifest),
-        "Chinese in simplified characters was converted with OpenCC (`s2twp`); punctuation was "
-        "made full-width and quotation marks 「」. Sentences of the validation sets were taken out.",
-        f"Licence of the weights: {manifest.licence}. They were trained on all of the above.",
-        "## Examples, best and worst",
+        "## Examples, best to worst",
         *(_examples(name, validation[name], outputs[name]) for name in validation),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _summary(manifest: Manifest) -> str:
+    shape = manifest.shape
+    return (
+        f"Translates {manifest.source_language} to {manifest.target_language}. An encoder-decoder "
+        f"Transformer of {shape.parameter_count / 1e6:.1f} million weights: {shape.encoder_layers} "
+        f"encoder and {shape.decoder_layers} decoder layers, model size {shape.d_model}, "
+        f"{shape.heads} heads, feed-forward {shape.d_ff}, vocabularies of "
+        f"{shape.source_vocab_size:,} and {shape.target_vocab_size:,} pieces. Stored as "
+        f"{manifest.precision}; a sentence may have {shape.max_source_tokens - 1} source tokens, "
+        "longer ones are translated in parts."
+    )
+
+
+def _use(manifest: Manifest) -> str:
+    return (
+        f"```\ndragoman serve --bundle bundles/{manifest.name}\n"
+        f'dragoman translate --to {manifest.target_language} "I love you"\n```\n\n'
+        "Meant for short everyday text. It is small and was trained on little: expect wrong names "
+        "and numbers, and poor news and literature. Do not rely on it where a wrong translation "
+        "does harm."
+    )
 
 
 def _scores(report: ParityReport, validation: dict[str, ValidationSet]) -> str:
@@ -62,12 +71,12 @@ def _scores(report: ParityReport, validation: dict[str, ValidationSet]) -> str:
 
 def _parity(report: ParityReport) -> str:
     rows = [
-        "| set | compared | sentences alike | tokens alike | chrF2 PyTorch float32 | chrF2 here |",
+        "| set | compared | sentences alike | tokens alike | chrF2 in PyTorch | chrF2 here |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     rows += [
-        f"| {name} | {parity.sentences} | {parity.identical_sentences_ratio:.1%} | {parity.identical_tokens_ratio:.1%} "
-        f"| {parity.chrf_torch:.2f} | {parity.chrf:.2f} |"
+        f"| {name} | {parity.sentences} | {parity.identical_sentences_ratio:.1%} "
+        f"| {parity.identical_tokens_ratio:.1%} | {parity.chrf_torch:.2f} | {parity.chrf:.2f} |"
         for name, parity in report.datasets.items()
     ]
     difference = (
@@ -84,7 +93,12 @@ def _data(manifest: Manifest) -> str:
         f"| {source.origin} |"
         for source in manifest.training_data
     ]
-    return "\n".join(rows)
+    remarks = (
+        "Chinese in simplified characters was converted with OpenCC (`s2twp`); punctuation was "
+        "made full-width and quotation marks 「」. Sentences of the validation sets were taken "
+        f"out.\n\nLicence of the weights: {manifest.licence}."
+    )
+    return "\n".join(rows) + "\n\n" + remarks
 
 
 def _examples(name: str, validation: ValidationSet, outputs: list[str]) -> str:

@@ -110,7 +110,7 @@ def served(bundle: Path) -> Iterator[str]:
         sys.executable, "-m", "server", "--bundle", str(bundle), "--port", "0",
         "--metrics-port", "0",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603  our own server
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         for line in process.stderr:
@@ -120,7 +120,8 @@ def served(bundle: Path) -> Iterator[str]:
             msg = "the server did not start"
             raise RuntimeError(msg)
         # Its log must be read on, or the pipe fills and the server waits.
-        drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)  # noqa: S607
+        sink = ["cat"]
+        drain = subprocess.Popen(sink, stdin=process.stderr, stdout=subprocess.DEVNULL)
         yield f"127.0.0.1:{found[1]}"
         process.terminate()
         process.wait(30)
@@ -140,6 +141,30 @@ def summary(runs: list[Run]) -> dict[str, float]:
         "wall_seconds": round(statistics.median(r.wall_seconds for r in runs), 3),
         "cpu_seconds": round(statistics.median(r.cpu_seconds for r in runs), 3),
     }
+
+
+def _print_table(
+    options: argparse.Namespace, engine: list[Run], service: dict[int, list[Run]]
+) -> None:
+    print(
+        f"{platform.machine()}, {available_cores()} cores, {options.count} sentences, "
+        f"{options.repeats} interleaved runs, medians; load {os.getloadavg()[0]:.1f}"
+    )
+    print(f"{'':34}{'tokens/s':>10}{'sentences/s':>13}{'of engine':>11}{'client CPU':>12}")
+    base = summary(engine)
+    print(f"{'engine alone':34}{base['tokens_per_second']:>10}{base['sentences_per_second']:>13}")
+    for texts, runs in service.items():
+        row = summary(runs)
+        ratio = statistics.median(
+            run.tokens_per_second / own.tokens_per_second
+            for run, own in zip(runs, engine, strict=True)
+        )
+        name = f"gRPC, {options.clients} clients, {texts} texts a call"
+        share = row["cpu_seconds"] / row["wall_seconds"]
+        print(
+            f"{name:34}{row['tokens_per_second']:>10}{row['sentences_per_second']:>13}"
+            f"{ratio:>11.1%}{share:>12.2f}"
+        )
 
 
 def main() -> int:
@@ -162,23 +187,7 @@ def main() -> int:
         for texts, runs in service.items():
             with served(options.bundle) as target:
                 runs.append(asyncio.run(run_clients(target, sentences, options.clients, texts)))
-    print(f"{platform.machine()}, {available_cores()} cores, {len(sentences)} sentences, "
-          f"{options.repeats} interleaved runs, medians; load {os.getloadavg()[0]:.1f}")  # fmt: skip
-    print(f"{'':34}{'tokens/s':>10}{'sentences/s':>13}{'of engine':>11}{'client CPU':>12}")
-    base = summary(engine)
-    print(f"{'engine alone':34}{base['tokens_per_second']:>10}{base['sentences_per_second']:>13}")
-    for texts, runs in service.items():
-        row = summary(runs)
-        ratio = statistics.median(
-            run.tokens_per_second / own.tokens_per_second
-            for run, own in zip(runs, engine, strict=True)
-        )
-        name = f"gRPC, {options.clients} clients, {texts} texts a call"
-        share = row["cpu_seconds"] / row["wall_seconds"]
-        print(
-            f"{name:34}{row['tokens_per_second']:>10}{row['sentences_per_second']:>13}"
-            f"{ratio:>11.1%}{share:>12.2f}"
-        )
+    _print_table(options, engine, service)
     if options.json:
         every = {"engine": engine, **{f"grpc_{texts}": runs for texts, runs in service.items()}}
         table = {name: [asdict(run) for run in runs] for name, runs in every.items()}

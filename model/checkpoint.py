@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
             stored[name] = tensor.detach().contiguous()
     partial = path.with_suffix(path.suffix + ".partial")
     safetensors.torch.save_file(stored, partial, metadata)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_weights(path: Path) -> tuple[Transformer, dict[str, str]]:

@@ -11,7 +11,7 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Norm = Literal["post", "pre"]
 Tying = Literal["none", "target", "all"]
@@ -99,7 +99,8 @@ class ModelSettings:
             **PRESETS[self.preset],
             **self.overrides,
         }
-        return _from_table(TransformerConfig, shape, "model.overrides")
+        config: TransformerConfig = _from_table(TransformerConfig, shape, "model.overrides")
+        return config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,14 +217,14 @@ def _from_table(kind: type[Any], table: dict[str, Any], where: str) -> Any:  # n
     return kind(**values)
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401
+def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401, PLR0911  one a kind
     """One TOML value as the annotated type."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, dict):
             msg = f"{where}: expected a table"
             raise ConfigError(msg)
         return _from_table(hint, value, where)
-    origin, arguments = getattr(hint, "__origin__", None), getattr(hint, "__args__", ())
+    origin, arguments = get_origin(hint), get_args(hint)
     if origin is dict and isinstance(value, dict):
         return {key: _convert(arguments[1], item, _join(where, key)) for key, item in value.items()}
     if origin is Literal:

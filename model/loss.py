@@ -32,7 +32,8 @@ def label_smoothed_loss(logits: Tensor, labels: Tensor, pad_id: int, smoothing: 
         smoothing: s, in [0, 1).
     """
     counts = labels != pad_id
-    smoothed, likelihood = _SmoothedCrossEntropy.apply(logits, labels, counts, smoothing)
+    apply: Any = _SmoothedCrossEntropy.apply  # torch leaves it untyped
+    smoothed, likelihood = apply(logits, labels, counts, smoothing)
     return Loss(smoothed, likelihood, tokens=int(counts.sum()))
 
 

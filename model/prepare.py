@@ -49,7 +49,7 @@ def _prepare_corpus(experiment: Experiment, folder: Path, path: Path) -> None:
     source, target = _train_tokenizers(experiment, pairs)
     (folder / SOURCE_TOKENIZER).write_bytes(source.model)
     (folder / TARGET_TOKENIZER).write_bytes(target.model)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, of_source in pairs.items():
         kept = _tokenise(of_source, source, target, experiment.corpus.max_tokens)
         reports[name].dropped["too long"] += len(of_source) - len(kept)
@@ -61,7 +61,7 @@ def _prepare_corpus(experiment: Experiment, folder: Path, path: Path) -> None:
     table = "\n".join(report.row(name) for name, report in reports.items())
     (folder / "corpus.txt").write_text(table + "\n", encoding="utf-8")
     partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, **arrays)
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
     partial.replace(path)
 
 

@@ -12,6 +12,7 @@ import tempfile
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -69,7 +70,7 @@ def train_tokenizer(
     """
     model = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder:
-        options = {"normalization_rule_name": "identity"}
+        options: dict[str, Any] = {"normalization_rule_name": "identity"}
         if normalise:
             rules = Path(folder) / "rules.tsv"
             rules.write_text(normalisation_rules(), encoding="ascii")

@@ -113,12 +113,18 @@ class Residual(nn.Module):
 
     def before(self, x: Tensor) -> Tensor:
         """What the sublayer reads."""
-        return self.norm(x) if self.pre else x
+        if not self.pre:
+            return x
+        normalised: Tensor = self.norm(x)
+        return normalised
 
     def after(self, x: Tensor, sublayer_output: Tensor) -> Tensor:
         """What the next sublayer is given."""
-        total = x + self.dropout(sublayer_output)
-        return total if self.pre else self.norm(total)
+        total: Tensor = x + self.dropout(sublayer_output)
+        if self.pre:
+            return total
+        normalised: Tensor = self.norm(total)
+        return normalised
 
 
 class EncoderLayer(nn.Module):
@@ -251,7 +257,8 @@ class Transformer(nn.Module):
 
     def cross_keys_values(self, memory: Tensor) -> list[KeyValue]:
         """Keys and values of the source for every decoder layer, computed once a sentence."""
-        return [layer.cross.keys_values(memory) for layer in self.decoder]
+        layers = (layer for layer in self.decoder if isinstance(layer, DecoderLayer))
+        return [layer.cross.keys_values(memory) for layer in layers]
 
     def decode(
         self,

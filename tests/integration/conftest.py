@@ -65,7 +65,7 @@ async def inner(bundle: Bundle, request: pytest.FixtureRequest) -> AsyncIterator
     engine.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:
         stub: translation_pb2_grpc.TranslationServiceAsyncStub = (
-            translation_pb2_grpc.TranslationServiceStub(channel)  # type: ignore[assignment]
+            translation_pb2_grpc.TranslationServiceStub(channel)
         )
         yield InnerServer(engine, pipeline, metrics, door, stub)
     await engine.drain(grace_seconds=0.0)

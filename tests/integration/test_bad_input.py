@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -26,7 +27,7 @@ def channel(server: RunningServer) -> Iterator[grpc.Channel]:
 
 
 @pytest.fixture(scope="module")
-def stub(channel: grpc.Channel):
+def stub(channel: grpc.Channel) -> Any:
     return translation_pb2_grpc.TranslationServiceStub(channel)
 
 
@@ -74,31 +75,34 @@ FAULTS = [
 @pytest.mark.parametrize(
     ("request_", "field"), [row[1:] for row in FAULTS], ids=[r[0] for r in FAULTS]
 )
-def test_invalid_argument_names_the_field(stub, request_, field: str) -> None:
+def test_invalid_argument_names_the_field(stub: Any, request_: Any, field: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Translate(request_, timeout=20)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert isinstance(caught.value, grpc.Call)
     status = rpc_status.from_call(caught.value)
+    assert status is not None
     bad = error_details_pb2.BadRequest()
     assert status.details[0].Unpack(bad)
     named = bad.field_violations[0].field
     assert named == field or named.endswith("." + field)
-    assert caught.value.details().startswith(named)
-    assert len(caught.value.details()) < 300
+    assert (caught.value.details() or "").startswith(named)
+    assert len(caught.value.details() or "") < 300
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {"target_language": "fr"}, {"target_language": "zh-CN"}, {"source_language": "de"},
-        {"model": "nobody"}, {"model": "x" * 9000}, {"target_language": "en", "source_language": "zh-TW"},
+        {"model": "nobody"}, {"model": "x" * 9000},
+        {"target_language": "en", "source_language": "zh-TW"},
     ],
 )  # fmt: skip
-def test_an_unknown_pair_or_model_is_not_found(stub, fields: dict[str, str]) -> None:
+def test_an_unknown_pair_or_model_is_not_found(stub: Any, fields: dict[str, str]) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Translate(ask("Hi.", **fields))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert len(caught.value.details()) < 400
+    assert len(caught.value.details() or "") < 400
 
 
 @pytest.mark.parametrize(
@@ -108,11 +112,11 @@ def test_an_unknown_pair_or_model_is_not_found(stub, fields: dict[str, str]) -> 
         {"target_language": "zh-Hant-TW", "mime_type": "text/plain"}, {"model": "en-zh-TW"},
     ],
 )  # fmt: skip
-def test_other_names_of_the_same_pair_are_served(stub, fields: dict[str, str]) -> None:
+def test_other_names_of_the_same_pair_are_served(stub: Any, fields: dict[str, str]) -> None:
     assert stub.Translate(ask("I love you.", **fields)).translations[0].text == "我愛你。"
 
 
-def test_ten_megabytes_of_text_are_refused_by_size(stub) -> None:
+def test_ten_megabytes_of_text_are_refused_by_size(stub: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Translate(ask("word " * 2_000_000), timeout=20)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -124,9 +128,9 @@ def test_a_lone_surrogate_cannot_even_be_written() -> None:
 
 
 def test_bytes_that_are_no_utf_8_or_no_message_are_an_error_and_the_server_lives(
-    channel: grpc.Channel, stub
+    channel: grpc.Channel, stub: Any
 ) -> None:
-    call = channel.unary_unary("/dragoman.v1.TranslationService/Translate")
+    call: Any = channel.unary_unary("/dragoman.v1.TranslationService/Translate")
     for garbage in (b"\x0a\x04\xed\xa0\x80x", b"\xff\xff\xff\xff", b"\x0a\xff"):
         with pytest.raises(grpc.RpcError) as caught:
             call(garbage, timeout=10)
@@ -135,7 +139,7 @@ def test_bytes_that_are_no_utf_8_or_no_message_are_an_error_and_the_server_lives
 
 
 def test_an_unknown_method_is_unimplemented(channel: grpc.Channel) -> None:
-    call = channel.unary_unary("/dragoman.v1.TranslationService/NoSuch")
+    call: Any = channel.unary_unary("/dragoman.v1.TranslationService/NoSuch")
     with pytest.raises(grpc.RpcError) as caught:
         call(b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -144,25 +148,27 @@ def test_an_unknown_method_is_unimplemented(channel: grpc.Channel) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "I ❤️ you 😀😀😀!", "ᚠᛇᚻ runes and ⴰⵣⵓⵍ", "नमस्ते दुनिया", "שלום עולם", "今天天氣很好。", "a", "A" * 3000,
-        "(((((((", "é" * 500, "\u200b\u200b x \ufeff", "ﷺ" * 200, "e\u0301" * 300, "𝓗𝓮𝓵𝓵𝓸", "\x01\x02 bell \x07",
+        "I ❤️ you 😀😀😀!", "ᚠᛇᚻ runes and ⴰⵣⵓⵍ", "नमस्ते दुनिया", "שלום עולם", "今天天氣很好。", "a",
+        "A" * 3000,
+        "(((((((", "é" * 500, "\u200b\u200b x \ufeff", "ﷺ" * 200, "e\u0301" * 300, "𝓗𝓮𝓵𝓵𝓸",
+        "\x01\x02 bell \x07",
         "aaaa " * 400, "?!?!?! " * 300, "I'm \u2028 fine.", "𠜎𠜱𠝹",
     ],
 )  # fmt: skip
-def test_odd_text_gets_an_answer(stub, text: str) -> None:
+def test_odd_text_gets_an_answer(stub: Any, text: str) -> None:
     item = stub.Translate(ask(text), timeout=60).translations[0]
     assert item.finish_reason != translation_pb2.FINISH_REASON_UNSPECIFIED
     if not any(character.isalpha() for character in text):
         assert item.text == text
 
 
-def test_a_text_without_letters_passes_as_it_is(stub) -> None:
+def test_a_text_without_letters_passes_as_it_is(stub: Any) -> None:
     item = stub.Translate(ask("  12:30 -- 😀 \n")).translations[0]
     assert item.text == "  12:30 -- 😀 \n"
     assert item.usage.target_tokens == 0
 
 
-def test_a_sentence_longer_than_the_model_takes_is_translated_in_parts(stub) -> None:
+def test_a_sentence_longer_than_the_model_takes_is_translated_in_parts(stub: Any) -> None:
     sentence = "We went to the market, and " * 60 + "then we came home."
     item = stub.Translate(ask(sentence), timeout=60).translations[0]
     codes = {warning.code for warning in item.warnings}
@@ -171,7 +177,7 @@ def test_a_sentence_longer_than_the_model_takes_is_translated_in_parts(stub) -> 
     assert len(item.text) > 60
 
 
-def test_a_hundred_thousand_characters_come_back_whole(stub) -> None:
+def test_a_hundred_thousand_characters_come_back_whole(stub: Any) -> None:
     line = "I love you. Good morning.\n"
     text = line * (20_000 // len(line))
     item = stub.Translate(ask(text), timeout=120).translations[0]

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -25,7 +26,7 @@ PARAGRAPH = (
 
 
 @pytest.fixture(scope="module")
-def stub(server: RunningServer):
+def stub(server: RunningServer) -> Any:
     with grpc.insecure_channel(server.target) as channel:
         yield translation_pb2_grpc.TranslationServiceStub(channel)
 
@@ -48,18 +49,18 @@ def ask_stream(text: str, **decoding: object) -> translation_pb2.TranslateStream
     )
 
 
-def test_i_love_you(stub) -> None:
+def test_i_love_you(stub: Any) -> None:
     response = stub.Translate(ask("I love you."))
     assert response.translations[0].text == "我愛你。"
 
 
-def test_as_many_results_as_texts_in_their_order(stub) -> None:
+def test_as_many_results_as_texts_in_their_order(stub: Any) -> None:
     texts = ["Good morning.", "I love you.", "How are you?", "I love you."]
     alone = [stub.Translate(ask(text)).translations[0].text for text in texts]
     assert [item.text for item in stub.Translate(ask(*texts)).translations] == alone
 
 
-def test_every_answer_explains_itself(stub, bundle: Bundle) -> None:
+def test_every_answer_explains_itself(stub: Any, bundle: Bundle) -> None:
     response = stub.Translate(ask("I love you."))
     item = response.translations[0]
     assert response.model.name == bundle.manifest.name
@@ -75,7 +76,7 @@ def test_every_answer_explains_itself(stub, bundle: Bundle) -> None:
     assert item.timing.total_time_ns >= max(parts)
 
 
-def test_a_stream_joined_is_the_unary_answer(stub) -> None:
+def test_a_stream_joined_is_the_unary_answer(stub: Any) -> None:
     messages = list(stub.TranslateStream(ask_stream(PARAGRAPH)))
     *deltas, last = messages
     assert all(message.WhichOneof("event") == "delta" for message in deltas)
@@ -88,7 +89,7 @@ def test_a_stream_joined_is_the_unary_answer(stub) -> None:
     assert len(deltas) > 4  # it came in pieces
 
 
-def test_layout_is_kept(stub) -> None:
+def test_layout_is_kept(stub: Any) -> None:
     text = stub.Translate(ask(PARAGRAPH)).translations[0].text
     lines = text.split("\n")
     assert [
@@ -99,7 +100,7 @@ def test_layout_is_kept(stub) -> None:
     assert text.endswith("\n")
 
 
-def test_scores_add_up(stub) -> None:
+def test_scores_add_up(stub: Any) -> None:
     item = stub.Translate(ask("I love you. Good night.", include_scores=True)).translations[0]
     assert len(item.sentences) == 2
     for sentence in item.sentences:
@@ -113,12 +114,12 @@ def test_scores_add_up(stub) -> None:
     assert not stub.Translate(ask("I love you.")).translations[0].sentences
 
 
-def test_a_target_prefix_begins_the_translation(stub) -> None:
+def test_a_target_prefix_begins_the_translation(stub: Any) -> None:
     text = stub.Translate(ask("I love you.", target_prefix="親愛的")).translations[0].text
     assert text.startswith("親愛的")
 
 
-def test_token_limits_are_kept(stub) -> None:
+def test_token_limits_are_kept(stub: Any) -> None:
     long = "My brother and I went to the station early in the morning to meet our uncle."
     cut = stub.Translate(ask(long, max_output_tokens=3)).translations[0]
     assert cut.usage.target_tokens == 3
@@ -132,7 +133,7 @@ def sampling(**values: object) -> translation_pb2.SamplingDecoding:
     return translation_pb2.SamplingDecoding(**values)  # type: ignore[arg-type]
 
 
-def test_the_same_seed_gives_the_same_text_alone_and_in_a_crowd(stub) -> None:
+def test_the_same_seed_gives_the_same_text_alone_and_in_a_crowd(stub: Any) -> None:
     sentence = "Where did you go last night?"
     request = ask(sentence, sampling=sampling(seed=5, temperature=1.5))
     alone = stub.Translate(request).translations[0].text
@@ -148,7 +149,7 @@ def test_the_same_seed_gives_the_same_text_alone_and_in_a_crowd(stub) -> None:
     assert len(others) > 1
 
 
-def test_sampling_among_one_token_is_greedy(stub) -> None:
+def test_sampling_among_one_token_is_greedy(stub: Any) -> None:
     greedy = stub.Translate(ask("It is raining.")).translations[0].text
     one = stub.Translate(ask("It is raining.", sampling=sampling(top_k=1))).translations[0].text
     assert one == greedy
@@ -156,7 +157,7 @@ def test_sampling_among_one_token_is_greedy(stub) -> None:
 
 def test_health_answers_for_every_service(server: RunningServer) -> None:
     with grpc.insecure_channel(server.target) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", "dragoman.v1.TranslationService", "dragoman.v1.ModelService"):
             answer = health.Check(health_pb2.HealthCheckRequest(service=name))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -192,7 +193,7 @@ def test_models_are_listed_and_described(server: RunningServer, bundle: Bundle) 
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_metrics_show_the_requests(server: RunningServer, stub) -> None:
+def test_metrics_show_the_requests(server: RunningServer, stub: Any) -> None:
     before = server.sample("dragoman_requests_total", method="Translate", code="OK")
     stub.Translate(ask("I love you."))
     after = server.sample("dragoman_requests_total", method="Translate", code="OK")
@@ -203,7 +204,7 @@ def test_metrics_show_the_requests(server: RunningServer, stub) -> None:
 def test_sigterm_finishes_what_runs_refuses_the_rest_and_exits_0() -> None:
     with running_server() as running, grpc.insecure_channel(running.target) as channel:
         stub = translation_pb2_grpc.TranslationServiceStub(channel)
-        health = health_pb2_grpc.HealthStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)
         texts = [f"There are {number} people in the room." for number in range(600)]
         busy = stub.Translate.future(ask(*texts))
         while running.sample("dragoman_sequences_running") == 0:
@@ -212,8 +213,8 @@ def test_sigterm_finishes_what_runs_refuses_the_rest_and_exits_0() -> None:
 
         def watch() -> None:
             try:
-                for update in health.Watch(health_pb2.HealthCheckRequest()):
-                    seen.append(update.status)
+                updates = health.Watch(health_pb2.HealthCheckRequest())
+                seen.extend(update.status for update in updates)
             except grpc.RpcError:
                 return
 
@@ -240,7 +241,7 @@ def test_a_damaged_bundle_is_one_line_and_exit_2(tmp_path: Path) -> None:
         pass
 
 
-async def test_a_client_that_leaves_in_mid_stream_frees_its_slots(inner) -> None:
+async def test_a_client_that_leaves_in_mid_stream_frees_its_slots(inner: Any) -> None:
     text = " ".join(f"There are {number} old trees in the garden." for number in range(8))
     call = inner.stub.TranslateStream(ask_stream(text, min_output_tokens=100))
     await call.read()
@@ -259,7 +260,7 @@ async def test_a_client_that_leaves_in_mid_stream_frees_its_slots(inner) -> None
     assert cancelled == 8
 
 
-async def test_a_deadline_ends_the_work_and_frees_the_slot(inner) -> None:
+async def test_a_deadline_ends_the_work_and_frees_the_slot(inner: Any) -> None:
     text = " ".join(f"There are {number} old trees in the garden." for number in range(40))
     with pytest.raises(grpc.RpcError) as caught:
         await inner.stub.Translate(ask(text, min_output_tokens=100), timeout=0.15)
@@ -275,7 +276,7 @@ async def test_a_deadline_ends_the_work_and_frees_the_slot(inner) -> None:
 
 
 @pytest.mark.parametrize("inner", [{"max_queue_sentences": 4}], indirect=True)
-async def test_a_full_queue_refuses_with_a_delay_and_computes_nothing(inner) -> None:
+async def test_a_full_queue_refuses_with_a_delay_and_computes_nothing(inner: Any) -> None:
     text = " ".join(f"There are {number} old trees in the garden." for number in range(40))
     busy = asyncio.ensure_future(inner.stub.Translate(ask(text, min_output_tokens=60)))
     while inner.engine.waiting < 4:
@@ -293,7 +294,7 @@ async def test_a_full_queue_refuses_with_a_delay_and_computes_nothing(inner) -> 
     assert (await busy).translations[0].text
 
 
-async def test_a_client_that_never_reads_holds_nobody_up_and_makes_nothing_grow(inner) -> None:
+async def test_a_client_that_never_reads_holds_nobody_up_and_makes_nothing_grow(inner: Any) -> None:
     text = " ".join(f"There are {number} old trees in the garden." for number in range(200))
     silent = inner.stub.TranslateStream(ask_stream(text))
     await asyncio.sleep(0.05)

@@ -10,7 +10,7 @@ from server import errors
 from server.api.status import DETAILS_KEY, PUSHBACK_KEY, STATUS, metadata_of, status_of
 
 
-def subclasses(kind: type) -> set[type]:
+def subclasses(kind: type[Exception]) -> set[type[Exception]]:
     return {kind}.union(*(subclasses(child) for child in kind.__subclasses__()))
 
 

@@ -49,7 +49,8 @@ def test_a_full_pool_and_a_slot_not_in_use_are_our_own_mistakes() -> None:
 def test_no_tenant_ever_loses_or_sees_anothers_keys(
     actions: list[tuple[bool, int, int]],
 ) -> None:
-    pool, tenants, mark = KVCachePool(SHAPE), [], 0.0
+    pool, mark = KVCachePool(SHAPE), 0.0
+    tenants: list[tuple[float, int]] = []
     for leaves, choice, length in actions:
         if leaves and tenants:
             slot = choice % len(tenants)

@@ -4,11 +4,12 @@ from fakes import EOS, make_engine, make_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.engine.engine import Engine
 from server.engine.request import FinishReason, Sequence, SequenceStatus
 
 
-def run_to_end(engine, limit=10_000):
-    finished = []
+def run_to_end(engine: Engine, limit: int = 10_000) -> list[Sequence]:
+    finished: list[Sequence] = []
     for _ in range(limit):
         if not engine.has_unfinished:
             return finished
@@ -53,12 +54,13 @@ def test_a_cancelled_sequence_frees_its_slot_at_the_next_step() -> None:
     for sequence in (leaving, staying, waiting):
         engine.add(sequence)
     engine.step()
-    assert waiting.status is SequenceStatus.WAITING
+    assert waiting.slot is None
     leaving.cancelled = True
     output = engine.step()
     assert leaving.finish_reason is FinishReason.CANCELLED
     assert leaving in output.finished
-    assert waiting.status is SequenceStatus.RUNNING  # it has the slot already
+    status: SequenceStatus = waiting.status
+    assert status is SequenceStatus.RUNNING  # it has the slot already
     assert staying.slot == 0
     engine.scheduler.check_integrity()
 

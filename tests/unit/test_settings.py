@@ -46,7 +46,7 @@ def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_settings_are_frozen_and_every_one_is_described() -> None:
     settings = Settings()
     with pytest.raises(pydantic.ValidationError):
-        settings.slots = 3
+        settings.slots = 3  # type: ignore[misc]
     for name, field in Settings.model_fields.items():
         assert field.description, name
 
