@@ -181,8 +181,8 @@ def _scores(report: ParityReport) -> list[QualityScore]:
 def _goldens(trained: TrainedModel, draft: Bundle) -> list[Golden]:
     """What the exported graphs make of the golden sentences."""
     source, target = trained.tokenizers
-    ids = source.encode(list(GOLDEN_SENTENCES))
-    outputs = Exported(draft).greedy(ids)
+    exported = Exported(draft)
+    outputs = exported.greedy(exported.fitting(source.encode(list(GOLDEN_SENTENCES))))
     return [
         Golden(source=sentence, target=target.decode(row), target_ids=row)
         for sentence, row in zip(GOLDEN_SENTENCES, outputs, strict=True)

@@ -69,7 +69,7 @@ def read_tsv(path: Path) -> Iterator[list[str]]:
                     msg = f"{path}:{number}: expected two columns parted by a tab"
                     raise ConfigError(msg)
                 yield columns
-    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
         msg = f"{path}: {error}"
         raise ConfigError(msg) from error
 

@@ -106,7 +106,8 @@ def beam_search(
         logits, cache = model.decode(tokens, widened, mask, cache)
         log_probs = next_log_probs(logits[:, -1])
         totals = log_probs + torch.tensor([total for _, total in live])[:, None]
-        best, flat = totals.flatten().topk(2 * beam_size)  # half of them may be EOS
+        # Half of these may be EOS, and then there are still enough to go on with.
+        best, flat = totals.flatten().topk(min(2 * beam_size, totals.isfinite().sum().item()))
         vocabulary = log_probs.shape[-1]
         extended: list[tuple[list[int], float]] = []
         parents: list[int] = []

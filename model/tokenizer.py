@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
 
@@ -81,6 +82,7 @@ def train_tokenizer(
             model_type="unigram",
             vocab_size=vocab_size,
             character_coverage=character_coverage,
+            hard_vocab_limit=False,  # a small text gives a smaller vocabulary, not an error
             byte_fallback=True,
             split_digits=True,
             add_dummy_prefix=normalise,
@@ -92,7 +94,14 @@ def train_tokenizer(
             minloglevel=2,
             **options,
         )
-    return model.getvalue()
+    return _without_paths(model.getvalue())
+
+
+def _without_paths(model: bytes) -> bytes:
+    """The same tokenizer without the name of the temporary file its rules were read from."""
+    parsed = sentencepiece_model_pb2.ModelProto.FromString(model)
+    parsed.normalizer_spec.ClearField("normalization_rule_tsv")
+    return bytes(parsed.SerializeToString(deterministic=True))
 
 
 class Tokenizer:

@@ -1,0 +1,230 @@
+"""The exported graphs say what PyTorch says, and a bundle is written only if they do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import toy_experiment
+from torch import nn
+
+from export import bundle as writer
+from export.bundle import ExportSettings, write_bundle
+from export.graphs import decoder_graph, encoder_graph
+from export.precision import PRECISIONS, quantise
+from export.release import TrainedModel
+from export.verify import Exported, ExportError, check, sequence_of, torch_greedy, verify
+from model.checkpoint import load_weights
+from model.config import TransformerConfig
+from model.train import Trainer, TrainingData
+from model.transformer import Transformer, padding_mask
+from server import bundle as reader
+from server.bundle import Bundle, open_bundle
+
+SETTINGS = ExportSettings(name="toy", precision="fp32", max_source_tokens=24, max_target_tokens=40)
+SOURCES = [[4, 5, 6, 7, 8], [9], [7, 4, 9], [5, 5, 5, 5, 5, 5, 5, 5], [8, 6]]
+
+
+def random_model(**changes: object) -> Transformer:
+    shape = {
+        "source_vocab_size": 12, "target_vocab_size": 14, "d_model": 32, "n_heads": 4,
+        "encoder_layers": 2, "decoder_layers": 2, "d_ff": 48, "dropout": 0.0, "max_positions": 48,
+    } | changes  # fmt: skip
+    torch.manual_seed(2)
+    model = Transformer(TransformerConfig(**shape))  # type: ignore[arg-type]
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.25)
+    return model.eval()
+
+
+def trained(model: Transformer, toy: TrainingData) -> TrainedModel:
+    tokenizers = toy.source_tokenizer, toy.target_tokenizer
+    return TrainedModel(model, {}, tokenizers, toy_experiment(), {"toy": 7})
+
+
+def export(
+    model: Transformer, toy: TrainingData, folder: Path, settings: ExportSettings = SETTINGS
+) -> Exported:
+    """The graphs of a model without the checks."""
+    folder.mkdir(exist_ok=True)
+    whole = trained(model, toy)
+    writer._write_files(whole, folder, settings)
+    return Exported(Bundle(folder, writer._manifest(whole, settings, [], []), digest=""))
+
+
+@torch.no_grad()
+def torch_logits(model: Transformer, source: list[int], target: list[int]) -> np.ndarray:
+    ids = torch.tensor([[*source, 2]])
+    logits = model(ids, torch.tensor([target]), padding_mask(ids, 0))
+    array: np.ndarray = logits[0].numpy()
+    return array
+
+
+def start(exported: Exported, sources: list[list[int]]) -> None:
+    """Give every source a slot and encode all of them in one padded batch."""
+    sequences = [sequence_of(ids, max_tokens=30) for ids in sources]
+    for sequence in sequences:
+        sequence.slot = exported.pool.allocate(sequence.source_length, 1)
+    exported.runner.encode(sequences)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("tying", ["none", "target", "all"])
+def test_rows_of_all_lengths_at_all_positions_equal_torch(
+    norm: str, tying: str, toy: TrainingData, tmp_path: Path
+) -> None:
+    size = {"source_vocab_size": 14} if tying == "all" else {}
+    model = random_model(norm=norm, tying=tying, **size)
+    exported = export(model, toy, tmp_path)
+    pool, generator = exported.pool, np.random.default_rng(0)
+    pool.self_kv[:] = 1e6  # what former tenants left must not show
+    pool.cross_kv[:] = -1e6
+    start(exported, SOURCES[:2])
+    targets: list[list[int]] = [[1], [1]]
+    for step in range(12):
+        if step == 4:  # three more join while two are at position 4
+            start(exported, SOURCES[2:])
+            targets += [[1], [1], [1]]
+        logits = exported.runner.decode(len(targets)).copy()
+        for row, target in enumerate(targets):
+            expected = torch_logits(model, SOURCES[row], target)[-1]
+            np.testing.assert_allclose(logits[row], expected, atol=1e-4, rtol=1e-4)
+            target.append(int(generator.integers(4, 14)))
+            pool.tokens[row] = target[-1]
+        pool.positions[: len(targets)] += 1
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_row_does_not_depend_on_the_rows_beside_it(
+    precision: str, toy: TrainingData, tmp_path: Path
+) -> None:
+    """int8: to the bit. fp32: to rounding, the product of one row is summed another way."""
+    exported = export(
+        random_model(),
+        toy,
+        tmp_path,
+        dataclasses.replace(SETTINGS, precision=precision),  # type: ignore[arg-type]
+    )
+    pool, mine = exported.pool, SOURCES[0]
+    outcomes = []
+    for crowd in (0, 1, 4, 16, 31):
+        pool.reset()
+        pool.self_kv[:] = float(crowd)
+        others = [SOURCES[1 + index % 4] for index in range(crowd)]
+        start(exported, [*others, mine])
+        history = []
+        for step in range(6):
+            logits = exported.runner.decode(crowd + 1)
+            history.append(logits[-1].copy())
+            pool.tokens[: crowd + 1] = 4 + (step + np.arange(crowd, -1, -1)) % 9
+            pool.positions[: crowd + 1] += 1
+        outcomes.append(np.stack(history))
+    for other in outcomes[1:]:
+        if precision == "int8":
+            np.testing.assert_array_equal(other, outcomes[0])
+        else:
+            np.testing.assert_allclose(other, outcomes[0], atol=1e-5)
+
+
+def test_the_engine_over_the_graphs_equals_the_reference_decoder(
+    toy_trainer: Trainer, toy: TrainingData, tmp_path: Path
+) -> None:
+    model, _ = load_weights(toy_trainer.folder / "best.safetensors")
+    exported = export(model, toy, tmp_path)
+    generator = np.random.default_rng(1)
+    letters = [" ".join(generator.choice(list("abcdefghij"), size)) for size in range(1, 12)]
+    sources = toy.source_tokenizer.encode(letters * 46)  # 506 sentences
+    assert exported.greedy(sources) == torch_greedy(model, sources, exported.limits(sources))
+
+
+def test_a_bundle_is_written_whole_and_opens(
+    toy_trainer: Trainer, toy: TrainingData, tmp_path: Path
+) -> None:
+    model, _ = load_weights(toy_trainer.folder / "best.safetensors")
+    for precision in PRECISIONS:
+        settings = dataclasses.replace(SETTINGS, precision=precision)
+        bundle = write_bundle(trained(model, toy), toy.validation, tmp_path / precision, settings)
+        assert bundle == open_bundle(tmp_path / precision)
+        assert bundle.manifest.precision == precision
+        assert {score.metric for score in bundle.manifest.scores} == {"BLEU", "chrF2"}
+        assert len(bundle.manifest.goldens) == len(writer.GOLDEN_SENTENCES)
+        report = json.loads(bundle.read(reader.PARITY_REPORT))
+        assert report["datasets"]["toy"]["sentences"] == len(toy.validation["toy"].sources)
+        assert "| toy |" in bundle.read(reader.MODEL_CARD).decode()
+    assert {path.name for path in tmp_path.iterdir()} == set(PRECISIONS)
+    sizes = [(tmp_path / name / reader.DECODER).stat().st_size for name in ("fp32", "int8")]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_an_export_that_fails_parity_leaves_the_old_bundle(
+    toy_trainer: Trainer, toy: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = load_weights(toy_trainer.folder / "best.safetensors")
+    folder = tmp_path / "toy"
+    first = write_bundle(trained(model, toy), toy.validation, folder, SETTINGS)
+
+    def damaged(model: Transformer, *rest: object) -> object:
+        wrong, _ = load_weights(toy_trainer.folder / "best.safetensors")
+        with torch.no_grad():
+            wrong.decoder[0].attention.value.weight[3] += 0.5
+        return decoder_graph(wrong, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writer, "decoder_graph", damaged)
+    with pytest.raises(ExportError) as caught:
+        write_bundle(trained(model, toy), toy.validation, folder, SETTINGS)
+    assert "\n" not in str(caught.value)
+    assert open_bundle(folder).digest == first.digest
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+def test_a_report_over_its_budget_fails_with_the_figure(
+    toy_trainer: Trainer, toy: TrainingData, tmp_path: Path
+) -> None:
+    model, _ = load_weights(toy_trainer.folder / "best.safetensors")
+    whole = trained(model, toy)
+    writer._write_files(whole, tmp_path, SETTINGS)
+    draft = Bundle(tmp_path, writer._manifest(whole, SETTINGS, [], []), digest="")
+    report, _ = verify(model, draft, whole.tokenizers, toy.validation)
+    check(report)
+    assert report.log_prob_difference_max < 1e-3
+    parity = report.datasets["toy"]
+    worse = dataclasses.replace(parity, chrf=parity.chrf_torch - 1.0)
+    with pytest.raises(ExportError, match=r"loses 1\.00 chrF"):
+        check(dataclasses.replace(report, datasets={"toy": worse}))
+    with pytest.raises(ExportError, match="log-probabilities"):
+        check(dataclasses.replace(report, log_prob_difference_max=float("nan")))
+
+
+def test_limits_beyond_the_models_positions_are_refused(
+    toy_trainer: Trainer, toy: TrainingData, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(SETTINGS, max_target_tokens=9999)
+    with pytest.raises(ExportError, match="positions"):
+        write_bundle(trained(random_model(), toy), toy.validation, tmp_path / "x", settings)
+
+
+def test_quantising_keeps_every_row_within_half_a_step() -> None:
+    weight = np.random.default_rng(0).normal(size=(9, 33)).astype(np.float32)
+    weight[4] = 0.0  # must not divide by zero
+    values, scales = quantise(weight)
+    assert values.dtype == np.int8
+    assert np.isfinite(scales).all()
+    assert (np.abs(values * scales[:, None] - weight) <= scales[:, None] / 2 + 1e-7).all()
+
+
+def test_weights_that_are_tied_are_stored_once() -> None:
+    model = random_model(tying="target", target_vocab_size=500)
+    graph = decoder_graph(model, PRECISIONS["fp32"](), 40)
+    tables = [item for item in graph.graph.initializer if list(item.dims) == [500, 32]]
+    assert len(tables) == 1
+
+
+def test_the_graphs_use_no_control_flow() -> None:
+    model = random_model()
+    for graph in (encoder_graph(model, PRECISIONS["int8"](), 24),
+                  decoder_graph(model, PRECISIONS["int8"](), 40)):  # fmt: skip
+        assert not {"If", "Loop", "Scan"} & {node.op_type for node in graph.graph.node}
