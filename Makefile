@@ -1,15 +1,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Where there is an NVIDIA driver the server gets ONNX Runtime's CUDA build.
-SERVE = $(if $(shell command -v nvidia-smi 2>/dev/null && nvidia-smi -L 2>/dev/null),serve-cuda,serve)
 ARGS ?=
 
 .PHONY: help serve test lint proto bench clean
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-serve: $(VENV)/.$(SERVE)  ## set up what serving needs and serve bundles/en-zh-TW (ARGS="--port 50052")
+serve: $(VENV)/.serve  ## set up what serving needs and serve bundles/en-zh-TW (ARGS="--port 50052")
 	$(BIN)/dragoman serve $(ARGS)
 
 test: $(VENV)/.dev  ## set everything up and run the tests
@@ -33,12 +31,12 @@ bench: $(VENV)/.dev  ## engine alone and through gRPC, interleaved
 clean:  ## remove the environment
 	rm -rf $(VENV)
 
-$(VENV)/.serve $(VENV)/.serve-cuda: $(VENV)/.%: pyproject.toml
+$(VENV)/.serve: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$*]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[serve]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[serve,train,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,dev]'
 	touch $@ $(VENV)/.serve
