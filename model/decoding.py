@@ -107,7 +107,7 @@ def beam_search(
         log_probs = next_log_probs(logits[:, -1])
         totals = log_probs + torch.tensor([total for _, total in live])[:, None]
         # Half of these may be EOS, and then there are still enough to go on with.
-        best, flat = totals.flatten().topk(min(2 * beam_size, totals.isfinite().sum().item()))
+        best, flat = totals.flatten().topk(min(2 * beam_size, int(totals.isfinite().sum())))
         vocabulary = log_probs.shape[-1]
         extended: list[tuple[list[int], float]] = []
         parents: list[int] = []

@@ -69,7 +69,7 @@ async def serve(settings: Settings, started: float) -> None:
     pipeline = TranslationPipeline(bundle, engine, settings.slots)
     catalogue = Catalogue([pipeline])
     door = Door(
-        TranslationService(catalogue, settings, metrics),
+        TranslationService(catalogue, settings),
         ModelService(catalogue, PROVIDER),
         settings,
         metrics,

@@ -124,6 +124,8 @@ class _Watch:
         if not isinstance(error, DragomanError):
             logger.error("request %s failed", self.request_id, exc_info=error)
             error = ModelFailure("internal error")
+        if isinstance(error, InvalidRequest):
+            self.metrics.rejections.labels("invalid").inc()
         self.close(status_of(error))
         trailing = (*metadata_of(error), (REQUEST_ID, self.request_id))
         await self.context.abort(status_of(error), str(error), trailing)

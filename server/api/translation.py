@@ -11,8 +11,6 @@ import grpc
 
 from dragoman.v1 import translation_pb2, translation_pb2_grpc
 from server.api import convert
-from server.errors import InvalidRequest
-from server.metrics import Metrics
 from server.settings import Settings
 from server.text.catalogue import Catalogue
 from server.text.pipeline import TranslationPipeline
@@ -24,11 +22,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     """Limits, conversion, and the pipeline in between."""
 
-    def __init__(self, catalogue: Catalogue, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         """Set the models and the limits."""
         self._catalogue = catalogue
         self._settings = settings
-        self._metrics = metrics
 
     async def Translate(  # noqa: N802  the wire's name
         self, request: translation_pb2.TranslateRequest, context: Context
@@ -71,18 +68,14 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         """Who translates, and what; everything is checked before anything is computed."""
         now = time.monotonic()
         remaining = context.time_remaining()
-        try:
-            plain = convert.translation_request(
-                request,
-                texts,
-                names,
-                self._settings,
-                arrived=now,
-                deadline=None if remaining is None else now + remaining,
-            )
-        except InvalidRequest:
-            self._metrics.rejections.labels("invalid").inc()
-            raise
+        plain = convert.translation_request(
+            request,
+            texts,
+            names,
+            self._settings,
+            arrived=now,
+            deadline=None if remaining is None else now + remaining,
+        )
         pipeline = self._catalogue.find(
             request.source_language, request.target_language, request.model
         )

@@ -56,7 +56,7 @@ async def inner(bundle: Bundle, request: pytest.FixtureRequest) -> AsyncIterator
     pipeline = TranslationPipeline(bundle, engine, settings.slots)
     catalogue = Catalogue([pipeline])
     door = Door(
-        TranslationService(catalogue, settings, metrics),
+        TranslationService(catalogue, settings),
         ModelService(catalogue, PROVIDER),
         settings,
         metrics,

@@ -9,8 +9,8 @@ from torch import nn
 from model.config import TransformerConfig
 from model.decoding import beam_search, greedy, length_penalty, next_log_probs
 from model.tokenizer import EOS_ID, PAD_ID
-from model.transformer import Transformer, padding_mask
 from model.train import Trainer, TrainingData
+from model.transformer import Transformer, padding_mask
 
 SOURCE = torch.tensor([[4, 5, 6, 2], [7, 2, 0, 0], [6, 6, 2, 0]])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import lzma
 import random
 import re
@@ -16,8 +17,7 @@ from hypothesis import strategies as st
 
 from model.batching import TokenisedPair, WeightedSource, collate, plan_epoch
 from model.config import ConfigError, CorpusSettings, SourceSettings, read_experiment
-from model.corpus import fault, normalise_chinese, read_corpus, read_tsv, to_taiwan
-from model.corpus import Pair
+from model.corpus import Pair, fault, normalise_chinese, read_corpus, read_tsv, to_taiwan
 from model.evaluate import ValidationSet, score
 from model.tokenizer import Tokenizer, train_tokenizer
 from server.text.tokenizer import Tokenizer as ServedTokenizer
@@ -102,7 +102,7 @@ def test_a_stream_never_shows_half_a_character(chinese: Tokenizer) -> None:
     ids = served.encode("我😀愛")
     shown = [served.decode_stable(ids[:count]) for count in range(len(ids) + 1)]
     assert shown[-1] == "我😀愛"
-    for earlier, later in zip(shown, shown[1:], strict=False):
+    for earlier, later in itertools.pairwise(shown):
         assert later.startswith(earlier)
 
 
@@ -114,7 +114,8 @@ def test_simplified_becomes_what_is_written_in_taiwan() -> None:
     ("written", "printed"),
     [
         ("你好吗?", "你好吗？"), ("好,走吧!", "好，走吧！"), ("他說:“好”", "他說：「好」"),
-        ("用 Python 3.14, 很好", "用 Python 3.14, 很好"), ("今天 很 好", "今天很好"), ("1,000 元", "1,000 元"),
+        ("用 Python 3.14, 很好", "用 Python 3.14, 很好"),
+        ("今天 很 好", "今天很好"), ("1,000 元", "1,000 元"),
     ],
 )  # fmt: skip
 def test_punctuation_as_printed_in_taiwan(written: str, printed: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -18,8 +19,6 @@ DROPOUT = ModelSettings(preset="tiny", overrides={"dropout": 0.2})
 def run_of(
     folder: Path, toy: TrainingData, model: ModelSettings = DROPOUT, **training: object
 ) -> Trainer:
-    import dataclasses
-
     folder.mkdir(exist_ok=True)
     return Trainer(dataclasses.replace(toy_experiment(**training), model=model), toy, folder)
 
