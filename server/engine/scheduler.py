@@ -54,6 +54,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Put a sequence at the end of the line."""
+        assert sequence.max_tokens <= self.pool.shape.target_positions
         self.waiting.append(sequence)
 
     def schedule(self, now: float) -> SchedulerOutput:

@@ -52,7 +52,7 @@ def test_random_arrivals_change_nothing(
         for _ in range(generator.randint(0, pace)):
             if waiting:
                 source, expected = waiting.pop()
-                sequence = sequence_of(source, max_tokens=2 * len(source) + 16)
+                sequence = sequence_of(source, max_tokens=exported.limits([source])[0])
                 if generator.random() < 0.1:  # some callers leave
                     sequence.max_tokens = generator.randint(1, 5)
                 running.append((sequence, expected))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from server.engine.engine import Engine
@@ -25,6 +27,7 @@ class FakeRunner:
         self.encoded: list[list[int]] = []
         self.decoded: list[int] = []
         self.fail = False
+        self.pause_seconds = 0.0
 
     def encode(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
@@ -36,6 +39,7 @@ class FakeRunner:
         if self.fail:
             msg = "told to"
             raise ModelFailure(msg)
+        time.sleep(self.pause_seconds)
         self.decoded.append(rows)
         logits = np.zeros((rows, VOCABULARY), np.float32)
         for row in range(rows):

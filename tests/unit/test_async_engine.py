@@ -1,0 +1,142 @@
+"""Threads, the bounded line, failures and drain, over the network of fifteen lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from fakes import FakeRunner, make_engine, make_sequence
+
+from server.engine.async_engine import AsyncEngine
+from server.engine.request import FinishReason, Sequence
+from server.errors import Overloaded, ShuttingDown
+from server.metrics import Metrics
+
+
+class Rig:
+    def __init__(self, engines: int = 1, slots: int = 4, max_waiting: int = 100) -> None:
+        pairs = [make_engine(slots=slots) for _ in range(engines)]
+        self.engines = [engine for engine, _ in pairs]
+        self.runners: list[FakeRunner] = [runner for _, runner in pairs]
+        self.unhealthy = 0
+        self.front = AsyncEngine(
+            self.engines, Metrics(), max_waiting=max_waiting, on_unhealthy=self.mark
+        )
+        self.front.start()
+
+    def mark(self) -> None:
+        self.unhealthy += 1
+
+    async def run(self, sequences: list[Sequence]) -> list[Sequence]:
+        async for _ in self.front.generate(sequences):
+            pass
+        return sequences
+
+
+@contextlib.asynccontextmanager
+async def rig(**shape: int):
+    made = Rig(**shape)
+    yield made
+    await made.front.drain(grace_seconds=0.0)
+
+
+async def test_everyone_ends_and_every_engine_works() -> None:
+    async with rig(engines=2) as made:
+        sequences = [make_sequence(2 + index % 9) for index in range(60)]
+        await asyncio.wait_for(made.run(sequences), 20)
+        assert all(s.finish_reason is FinishReason.EOS for s in sequences)
+        assert all(runner.decoded for runner in made.runners)
+        assert made.front._groups == {}
+
+
+async def test_a_streamed_sequence_is_seen_to_grow() -> None:
+    async with rig() as made:
+        sequence = make_sequence(30, streamed=True)
+        made.runners[0].pause_seconds = 0.002
+        progress = made.front.generate([sequence])
+        seen = [len(sequence.target_ids) async for _ in progress]
+        assert seen == sorted(seen)
+        assert seen[-1] == 29
+        assert len(seen) > 1
+
+
+async def test_a_full_line_refuses_a_group_whole_and_says_when_to_come_back() -> None:
+    async with rig(slots=1, max_waiting=5) as made:
+        made.runners[0].pause_seconds = 0.002
+        blocker = asyncio.create_task(made.run([make_sequence(38) for _ in range(12)]))
+        while not made.front.waiting:
+            await asyncio.sleep(0)
+        refused = [make_sequence(3) for _ in range(6)]
+        with pytest.raises(Overloaded) as caught:
+            await made.run(refused)
+        assert 0 < caught.value.retry_after_seconds <= 10
+        assert all(s.finish_reason is None and s.slot is None for s in refused)
+        await asyncio.wait_for(blocker, 20)
+        await asyncio.wait_for(made.run(refused), 20)  # and later there is room
+
+
+async def test_a_caller_who_leaves_takes_its_sequences_along() -> None:
+    async with rig(slots=2) as made:
+        mine = [make_sequence(39, max_tokens=39) for _ in range(20)]
+        task = asyncio.ensure_future(made.run(mine))
+        while not any(s.steps for s in mine):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        other = await asyncio.wait_for(made.run([make_sequence(3)]), 20)
+        assert other[0].finish_reason is FinishReason.EOS
+        for _ in range(200):
+            if all(s.finish_reason for s in mine):
+                break
+            await asyncio.sleep(0.01)
+        reasons = {s.finish_reason for s in mine}
+        assert FinishReason.CANCELLED in reasons
+        assert reasons <= {FinishReason.CANCELLED, FinishReason.EOS}
+        assert made.engines[0].scheduler.pool.used == 0
+
+
+async def test_a_failed_step_is_an_error_for_its_batch_and_the_engine_goes_on() -> None:
+    async with rig() as made:
+        made.runners[0].fail = True
+        failed = await asyncio.wait_for(made.run([make_sequence(5) for _ in range(3)]), 20)
+        assert all(s.finish_reason is FinishReason.ERROR for s in failed)
+        assert made.unhealthy == 0
+        made.runners[0].fail = False
+        fine = await asyncio.wait_for(made.run([make_sequence(5)]), 20)
+        assert fine[0].finish_reason is FinishReason.EOS
+        made.engines[0].scheduler.check_integrity()
+
+
+async def test_two_failures_in_a_row_are_unhealthy() -> None:
+    async with rig() as made:
+        made.runners[0].fail = True
+        for _ in range(2):
+            await asyncio.wait_for(made.run([make_sequence(5)]), 20)
+        await asyncio.sleep(0.05)
+        assert made.unhealthy == 1
+
+
+async def test_a_drain_finishes_what_it_has_and_takes_nothing_new() -> None:
+    async with rig(slots=1) as made:
+        sequences = [make_sequence(30) for _ in range(5)]
+        running = asyncio.ensure_future(made.run(sequences))
+        await asyncio.sleep(0)
+        draining = asyncio.ensure_future(made.front.drain(grace_seconds=20))
+        await asyncio.sleep(0)
+        with pytest.raises(ShuttingDown):
+            await made.run([make_sequence(3)])
+        await asyncio.wait_for(asyncio.gather(running, draining), 20)
+        assert all(s.finish_reason is FinishReason.EOS for s in sequences)
+
+
+async def test_a_drain_without_grace_ends_the_rest_with_a_reason() -> None:
+    async with rig(slots=1) as made:
+        sequences = [make_sequence(39, max_tokens=39) for _ in range(200)]
+        running = asyncio.ensure_future(made.run(sequences))
+        await asyncio.sleep(0)
+        await made.front.drain(grace_seconds=0.0)
+        await asyncio.wait_for(running, 20)
+        assert {s.finish_reason for s in sequences} <= {FinishReason.SHUTDOWN, FinishReason.EOS}
+        assert FinishReason.SHUTDOWN in {s.finish_reason for s in sequences}
