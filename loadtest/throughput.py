@@ -32,7 +32,7 @@ from server.settings import Settings
 from server.text.pipeline import TranslationPipeline
 from server.text.request import TranslationRequest
 
-_READY = re.compile(r"READY in [\d.]+ s: .* on 127\.0\.0\.1:(\d+),")
+_READY = re.compile(r"READY in ([\d.]+) s: .* on 127\.0\.0\.1:(\d+),")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +103,31 @@ async def run_clients(target: str, sentences: list[str], clients: int, texts: in
         return Run(time.monotonic() - start, _cpu_seconds() - cpu, tokens, len(sentences))
 
 
+@dataclass(slots=True)
+class Served:
+    """A server in a process of its own."""
+
+    target: str
+    ready_seconds: float
+    """From the start of its main function to READY, as it says itself."""
+    started_seconds: float
+    """From the start of the process to READY, Python and imports counted."""
+    pid: int
+
+    def resident_megabytes(self) -> float:
+        """Its resident memory now."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 @contextlib.contextmanager
-def served(bundle: Path) -> Iterator[str]:
-    """A server in a process of its own; its address."""
+def served(bundle: Path) -> Iterator[Served]:
+    """A server that is READY; stopped at the end."""
     command = [
         sys.executable, "-m", "server", "--bundle", str(bundle), "--port", "0",
         "--metrics-port", "0",
     ]  # fmt: skip
+    started = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
@@ -122,7 +140,8 @@ def served(bundle: Path) -> Iterator[str]:
         # Its log must be read on, or the pipe fills and the server waits.
         sink = ["cat"]
         drain = subprocess.Popen(sink, stdin=process.stderr, stdout=subprocess.DEVNULL)
-        yield f"127.0.0.1:{found[1]}"
+        elapsed = time.monotonic() - started
+        yield Served(f"127.0.0.1:{found[2]}", float(found[1]), elapsed, process.pid)
         process.terminate()
         process.wait(30)
         drain.wait(5)
@@ -185,8 +204,15 @@ def main() -> int:
     for _ in range(options.repeats):
         engine.append(asyncio.run(run_engine(settings, sentences)))
         for texts, runs in service.items():
-            with served(options.bundle) as target:
-                runs.append(asyncio.run(run_clients(target, sentences, options.clients, texts)))
+            with served(options.bundle) as server:
+                idle = server.resident_megabytes()
+                run = run_clients(server.target, sentences, options.clients, texts)
+                runs.append(asyncio.run(run))
+                print(
+                    f"server: READY {server.ready_seconds:.2f} s after main(), "
+                    f"{server.started_seconds:.2f} s after its process; resident {idle:.0f} MB "
+                    f"idle, {server.resident_megabytes():.0f} MB after {texts} texts a call"
+                )
     _print_table(options, engine, service)
     if options.json:
         every = {"engine": engine, **{f"grpc_{texts}": runs for texts, runs in service.items()}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import langcodes
@@ -12,6 +13,7 @@ from server.text.pipeline import TranslationPipeline
 # langcodes' distances: up to 5 is another region of the same written language (en-GB for en),
 # 10 and more another script or language (zh-CN for zh-TW).
 _MAX_DISTANCE = 9
+_LONGEST_CODE = 35  # RFC 5646, section 4.4.1
 
 
 class Catalogue:
@@ -67,9 +69,15 @@ class Catalogue:
 def _check(field: str, code: str) -> None:
     if not code:
         raise InvalidRequest(field, "is missing")
-    if len(code) > 35 or not langcodes.tag_is_valid(code):  # noqa: PLR2004  RFC 5646, 4.4.1
+    if len(code) > _LONGEST_CODE or not _is_code(code):
         raise InvalidRequest(field, "is not a BCP-47 language code")
 
 
+@functools.lru_cache(maxsize=1024)
+def _is_code(code: str) -> bool:
+    return langcodes.tag_is_valid(code)
+
+
+@functools.lru_cache(maxsize=1024)
 def _matches(asked: str, offered: str) -> bool:
     return asked == offered or langcodes.tag_distance(asked, offered) <= _MAX_DISTANCE

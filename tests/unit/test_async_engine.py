@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 from fakes import FakeRunner, make_engine, make_sequence
@@ -35,7 +36,7 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def rig(**shape: int):
+async def rig(**shape: int) -> AsyncIterator[Rig]:
     made = Rig(**shape)
     yield made
     await made.front.drain(grace_seconds=0.0)
@@ -64,7 +65,7 @@ async def test_a_streamed_sequence_is_seen_to_grow() -> None:
 async def test_a_full_line_refuses_a_group_whole_and_says_when_to_come_back() -> None:
     async with rig(slots=1, max_waiting=5) as made:
         made.runners[0].pause_seconds = 0.002
-        blocker = asyncio.create_task(made.run([make_sequence(38) for _ in range(12)]))
+        blocker = asyncio.gather(made.run([make_sequence(38) for _ in range(12)]))
         while not made.front.waiting:
             await asyncio.sleep(0)
         refused = [make_sequence(3) for _ in range(6)]
