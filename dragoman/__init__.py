@@ -1,10 +1,15 @@
 """Client of the Dragoman translation server.
 
-import dragoman
+    import dragoman
 
-with dragoman.Client("localhost:50051") as client:
-    print(client.translate("I love you", target_language="zh-TW").text)
+    with dragoman.Client("localhost:50051") as client:
+        print(client.translate("I love you", target_language="zh-TW").text)
+
+:class:`AsyncClient` has the same methods, to be awaited. What they raise is drawn in
+:mod:`dragoman.errors`.
 """
+
+from importlib import metadata as _metadata
 
 from dragoman.aio import AsyncClient
 from dragoman.client import Client
@@ -15,16 +20,18 @@ from dragoman.errors import (
     DragomanError,
     InvalidRequestError,
     OverloadedError,
+    QuotaExceededError,
+    RetryableError,
     ServerError,
     UnauthenticatedError,
     UnavailableError,
     UnknownModelError,
 )
-from dragoman.options import Decoding, Sampling
+from dragoman.options import Decoding, Greedy, Sampling
 from dragoman.results import (
     Delta,
     FinishReason,
-    Model,
+    ModelInfo,
     ModelReference,
     QualityScore,
     SentenceTranslation,
@@ -35,6 +42,11 @@ from dragoman.results import (
     WarningCode,
 )
 
+try:
+    __version__ = _metadata.version("dragoman")
+except _metadata.PackageNotFoundError:  # a checkout on the path, not installed
+    __version__ = "0+unknown"
+
 __all__ = [
     "AsyncClient",
     "CancelledError",
@@ -44,11 +56,14 @@ __all__ = [
     "Delta",
     "DragomanError",
     "FinishReason",
+    "Greedy",
     "InvalidRequestError",
-    "Model",
+    "ModelInfo",
     "ModelReference",
     "OverloadedError",
     "QualityScore",
+    "QuotaExceededError",
+    "RetryableError",
     "Sampling",
     "SentenceTranslation",
     "ServerError",
@@ -61,4 +76,5 @@ __all__ = [
     "UnavailableError",
     "UnknownModelError",
     "WarningCode",
+    "__version__",
 ]

@@ -1,19 +1,19 @@
-"""The client for asyncio; the same methods as :class:`dragoman.Client`."""
+"""The client for asyncio: the same methods as :class:`dragoman.Client`, to be awaited."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Self, overload
 
 import grpc
 
-from dragoman import connection, results
-from dragoman.connection import Languages, Tls
-from dragoman.errors import from_rpc_error
+from dragoman import connection, request, results
+from dragoman.connection import Tls
+from dragoman.errors import DeadlineExceededError, UnavailableError, rpc_errors
 from dragoman.options import Decoding
-from dragoman.results import Delta, Model, Translation
-from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2_grpc
+from dragoman.results import Delta, ModelInfo, Translation
+from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
 
 
 class AsyncClient:
@@ -22,21 +22,25 @@ class AsyncClient:
     def __init__(
         self, target: str | None = None, *, api_key: str | None = None, tls: Tls | None = None
     ) -> None:
-        """Connect when first needed.
+        """Set where to call; the connection is made by the first call.
 
         Args:
-            target: ``host:port``; default: ``$DRAGOMAN_TARGET``, else ``localhost:50051``.
-            api_key: sent with every call; default: ``$DRAGOMAN_API_KEY``.
+            target: ``host:port``; None = ``$DRAGOMAN_TARGET``, else ``localhost:50051``.
+            api_key: sent with every call, in the clear without ``tls``;
+                None = ``$DRAGOMAN_API_KEY``, if set.
             tls: encrypt; None = plain text.
+
+        Raises:
+            InvalidRequestError: an argument cannot be used.
         """
-        target = connection.resolve_target(target)
+        self.target = connection.resolve_target(target)
+        self._metadata = connection.call_metadata(api_key)
         options = connection.CHANNEL_OPTIONS
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(target, options)
+            self._channel = grpc.aio.insecure_channel(self.target, options)
         else:
-            self._channel = grpc.aio.secure_channel(target, tls.credentials(), options)
-        self._metadata = connection.call_metadata(api_key)
-        # One stub class serves both kinds of channel; its types know of both.
+            self._channel = grpc.aio.secure_channel(self.target, tls.credentials(), options)
+        # One stub class serves both kinds of channel; the types are two.
         self._translation: translation_pb2_grpc.TranslationServiceAsyncStub = (
             translation_pb2_grpc.TranslationServiceStub(self._channel)
         )
@@ -45,7 +49,7 @@ class AsyncClient:
         )
 
     @overload
-    async def translate(  # type: ignore[overload-overlap]
+    async def translate(  # type: ignore[overload-overlap]  # a string is a sequence of strings
         self,
         texts: str,
         *,
@@ -80,25 +84,32 @@ class AsyncClient:
     ) -> Translation | list[Translation]:
         """One text's translation, or as many as there are texts, in their order.
 
-        Raises:
-            DragomanError: see ``dragoman.errors``.
-        """
-        languages = Languages(
-            source_language=source_language, target_language=target_language, model=model
-        )
-        alone = isinstance(texts, str)
-        every = [texts] if isinstance(texts, str) else texts
-        request = connection.translate_request(every, languages, decoding)
-        try:
-            response = await self._translation.Translate(
-                request, timeout=timeout_seconds, metadata=self._metadata
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
-        found = results.translations(response)
-        return found[0] if alone else found
+        Args:
+            texts: a text of one or many sentences, or many texts.
+            target_language: BCP-47, such as ``zh-TW``.
+            source_language: BCP-47.
+            model: its name; None lets the server choose one for the languages.
+            decoding: None = greedy.
+            timeout_seconds: for the call with all its retries; None = no limit.
 
-    async def translate_stream(
+        Raises:
+            DragomanError: one of its subclasses, see :mod:`dragoman.errors`.
+        """
+        message = request.translate_request(
+            texts,
+            source_language=source_language,
+            target_language=target_language,
+            model=model,
+            decoding=decoding,
+        )
+        with rpc_errors():
+            response: translation_pb2.TranslateResponse = await self._translation.Translate(
+                message, timeout=timeout_seconds, metadata=self._metadata
+            )
+        found = request.translations(response, len(message.texts))
+        return found[0] if isinstance(texts, str) else found
+
+    def translate_stream(
         self,
         text: str,
         *,
@@ -107,52 +118,84 @@ class AsyncClient:
         model: str | None = None,
         decoding: Decoding | None = None,
         timeout_seconds: float | None = 60.0,
-    ) -> AsyncIterator[Delta | Translation]:
+    ) -> AsyncGenerator[Delta | Translation, None]:
         """Pieces as they are decoded, then the whole; closing the iterator cancels the call.
 
+        The call begins with the first step of the iterator. Leaving an ``async for`` loop early
+        closes it soon after; ``contextlib.aclosing`` does so at once.
+
         Raises:
-            DragomanError: see ``dragoman.errors``.
+            DragomanError: at once if the request is faulty, else while iterating.
         """
-        languages = Languages(
-            source_language=source_language, target_language=target_language, model=model
+        message = request.stream_request(
+            text,
+            source_language=source_language,
+            target_language=target_language,
+            model=model,
+            decoding=decoding,
         )
-        request = connection.stream_request(text, languages, decoding)
+        return self._events(message, timeout_seconds)
+
+    async def _events(
+        self, message: translation_pb2.TranslateStreamRequest, timeout_seconds: float | None
+    ) -> AsyncGenerator[Delta | Translation, None]:
         call = self._translation.TranslateStream(
-            request, timeout=timeout_seconds, metadata=self._metadata
+            message, timeout=timeout_seconds, metadata=self._metadata
         )
+        event = None
         try:
-            async for message in call:
-                if message.WhichOneof("event") == "delta":
-                    yield Delta(message.delta.text, message.delta.sentence_index)
-                else:
-                    result = message.result
-                    yield results.translation(result.translation, result.model)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            with rpc_errors():
+                async for part in call:
+                    event = request.stream_event(part)
+                    if event is not None:
+                        yield event
         finally:
             call.cancel()
+        request.check_stream_end(event)
 
-    async def list_models(self, timeout_seconds: float | None = 10.0) -> list[Model]:
-        """The server's models, by name."""
-        request = models_pb2.ListModelsRequest()
-        try:
-            response = await self._models.ListModels(
-                request, timeout=timeout_seconds, metadata=self._metadata
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
-        return [results.model(item) for item in response.models]
+    async def list_models(self, *, timeout_seconds: float | None = 10.0) -> list[ModelInfo]:
+        """The server's models, by name.
 
-    async def get_model(self, name: str, timeout_seconds: float | None = 10.0) -> Model:
-        """One model."""
-        request = models_pb2.GetModelRequest(name=name)
-        try:
-            response = await self._models.GetModel(
-                request, timeout=timeout_seconds, metadata=self._metadata
+        Raises:
+            DragomanError: as :meth:`translate`.
+        """
+        with rpc_errors():
+            response: models_pb2.ListModelsResponse = await self._models.ListModels(
+                models_pb2.ListModelsRequest(), timeout=timeout_seconds, metadata=self._metadata
             )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
-        return results.model(response.model)
+        return [results.model_info(item) for item in response.models]
+
+    async def get_model(self, name: str, *, timeout_seconds: float | None = 10.0) -> ModelInfo:
+        """One model.
+
+        Raises:
+            UnknownModelError: the server has none of that name.
+            DragomanError: as :meth:`translate`.
+        """
+        message = request.model_request(name)
+        with rpc_errors():
+            response: models_pb2.GetModelResponse = await self._models.GetModel(
+                message, timeout=timeout_seconds, metadata=self._metadata
+            )
+        return results.model_info(response.model)
+
+    async def is_ready(self, *, timeout_seconds: float | None = 5.0) -> bool:
+        """Whether the server is there and takes requests (``grpc.health.v1``).
+
+        Raises:
+            DragomanError: it is there, but will not say.
+        """
+        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
+            request.HEALTH_METHOD
+        )
+        try:
+            with rpc_errors():
+                status: bytes = await check(
+                    request.HEALTH_REQUEST, timeout=timeout_seconds, metadata=self._metadata
+                )
+        except (UnavailableError, DeadlineExceededError):
+            return False
+        return status == request.HEALTH_SERVING
 
     async def close(self) -> None:
         """Close the connection; calls in flight are cancelled."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import Self, overload
 
 import grpc
 
-from dragoman import connection, results
-from dragoman.connection import Languages, Tls
-from dragoman.errors import from_rpc_error
+from dragoman import connection, request, results
+from dragoman.connection import Tls
+from dragoman.errors import DeadlineExceededError, UnavailableError, rpc_errors
 from dragoman.options import Decoding
-from dragoman.results import Delta, Model, Translation
-from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2_grpc
+from dragoman.results import Delta, ModelInfo, Translation
+from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
 
 
 class Client:
@@ -22,25 +22,29 @@ class Client:
     def __init__(
         self, target: str | None = None, *, api_key: str | None = None, tls: Tls | None = None
     ) -> None:
-        """Connect when first needed.
+        """Set where to call; the connection is made by the first call.
 
         Args:
-            target: ``host:port``; default: ``$DRAGOMAN_TARGET``, else ``localhost:50051``.
-            api_key: sent with every call; default: ``$DRAGOMAN_API_KEY``.
+            target: ``host:port``; None = ``$DRAGOMAN_TARGET``, else ``localhost:50051``.
+            api_key: sent with every call, in the clear without ``tls``;
+                None = ``$DRAGOMAN_API_KEY``, if set.
             tls: encrypt; None = plain text.
+
+        Raises:
+            InvalidRequestError: an argument cannot be used.
         """
-        target = connection.resolve_target(target)
+        self.target = connection.resolve_target(target)
+        self._metadata = connection.call_metadata(api_key)
         options = connection.CHANNEL_OPTIONS
         if tls is None:
-            self._channel = grpc.insecure_channel(target, options)
+            self._channel = grpc.insecure_channel(self.target, options)
         else:
-            self._channel = grpc.secure_channel(target, tls.credentials(), options)
-        self._metadata = connection.call_metadata(api_key)
+            self._channel = grpc.secure_channel(self.target, tls.credentials(), options)
         self._translation = translation_pb2_grpc.TranslationServiceStub(self._channel)
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)
 
     @overload
-    def translate(  # type: ignore[overload-overlap]
+    def translate(  # type: ignore[overload-overlap]  # a string is a sequence of strings
         self,
         texts: str,
         *,
@@ -75,23 +79,30 @@ class Client:
     ) -> Translation | list[Translation]:
         """One text's translation, or as many as there are texts, in their order.
 
+        Args:
+            texts: a text of one or many sentences, or many texts.
+            target_language: BCP-47, such as ``zh-TW``.
+            source_language: BCP-47.
+            model: its name; None lets the server choose one for the languages.
+            decoding: None = greedy.
+            timeout_seconds: for the call with all its retries; None = no limit.
+
         Raises:
-            DragomanError: see ``dragoman.errors``.
+            DragomanError: one of its subclasses, see :mod:`dragoman.errors`.
         """
-        languages = Languages(
-            source_language=source_language, target_language=target_language, model=model
+        message = request.translate_request(
+            texts,
+            source_language=source_language,
+            target_language=target_language,
+            model=model,
+            decoding=decoding,
         )
-        alone = isinstance(texts, str)
-        every = [texts] if isinstance(texts, str) else texts
-        request = connection.translate_request(every, languages, decoding)
-        try:
-            response = self._translation.Translate(
-                request, timeout=timeout_seconds, metadata=self._metadata
+        with rpc_errors():
+            response: translation_pb2.TranslateResponse = self._translation.Translate(
+                message, timeout=timeout_seconds, metadata=self._metadata
             )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
-        found = results.translations(response)
-        return found[0] if alone else found
+        found = request.translations(response, len(message.texts))
+        return found[0] if isinstance(texts, str) else found
 
     def translate_stream(
         self,
@@ -102,52 +113,84 @@ class Client:
         model: str | None = None,
         decoding: Decoding | None = None,
         timeout_seconds: float | None = 60.0,
-    ) -> Iterator[Delta | Translation]:
+    ) -> Generator[Delta | Translation, None, None]:
         """Pieces as they are decoded, then the whole; closing the iterator cancels the call.
 
+        The call begins with the first step of the iterator. Leaving a ``for`` loop early closes
+        an iterator that nothing else refers to; ``contextlib.closing`` does so in any case.
+
         Raises:
-            DragomanError: see ``dragoman.errors``.
+            DragomanError: at once if the request is faulty, else while iterating.
         """
-        languages = Languages(
-            source_language=source_language, target_language=target_language, model=model
+        message = request.stream_request(
+            text,
+            source_language=source_language,
+            target_language=target_language,
+            model=model,
+            decoding=decoding,
         )
-        request = connection.stream_request(text, languages, decoding)
+        return self._events(message, timeout_seconds)
+
+    def _events(
+        self, message: translation_pb2.TranslateStreamRequest, timeout_seconds: float | None
+    ) -> Generator[Delta | Translation, None, None]:
         call = self._translation.TranslateStream(
-            request, timeout=timeout_seconds, metadata=self._metadata
+            message, timeout=timeout_seconds, metadata=self._metadata
         )
+        event = None
         try:
-            for message in call:
-                if message.WhichOneof("event") == "delta":
-                    yield Delta(message.delta.text, message.delta.sentence_index)
-                else:
-                    result = message.result
-                    yield results.translation(result.translation, result.model)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            with rpc_errors():
+                for part in call:
+                    event = request.stream_event(part)
+                    if event is not None:
+                        yield event
         finally:
             call.cancel()
+        request.check_stream_end(event)
 
-    def list_models(self, timeout_seconds: float | None = 10.0) -> list[Model]:
-        """The server's models, by name."""
-        request = models_pb2.ListModelsRequest()
-        try:
-            response = self._models.ListModels(
-                request, timeout=timeout_seconds, metadata=self._metadata
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
-        return [results.model(item) for item in response.models]
+    def list_models(self, *, timeout_seconds: float | None = 10.0) -> list[ModelInfo]:
+        """The server's models, by name.
 
-    def get_model(self, name: str, timeout_seconds: float | None = 10.0) -> Model:
-        """One model."""
-        request = models_pb2.GetModelRequest(name=name)
-        try:
-            response = self._models.GetModel(
-                request, timeout=timeout_seconds, metadata=self._metadata
+        Raises:
+            DragomanError: as :meth:`translate`.
+        """
+        with rpc_errors():
+            response: models_pb2.ListModelsResponse = self._models.ListModels(
+                models_pb2.ListModelsRequest(), timeout=timeout_seconds, metadata=self._metadata
             )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
-        return results.model(response.model)
+        return [results.model_info(item) for item in response.models]
+
+    def get_model(self, name: str, *, timeout_seconds: float | None = 10.0) -> ModelInfo:
+        """One model.
+
+        Raises:
+            UnknownModelError: the server has none of that name.
+            DragomanError: as :meth:`translate`.
+        """
+        message = request.model_request(name)
+        with rpc_errors():
+            response: models_pb2.GetModelResponse = self._models.GetModel(
+                message, timeout=timeout_seconds, metadata=self._metadata
+            )
+        return results.model_info(response.model)
+
+    def is_ready(self, *, timeout_seconds: float | None = 5.0) -> bool:
+        """Whether the server is there and takes requests (``grpc.health.v1``).
+
+        Raises:
+            DragomanError: it is there, but will not say.
+        """
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
+            request.HEALTH_METHOD
+        )
+        try:
+            with rpc_errors():
+                status: bytes = check(
+                    request.HEALTH_REQUEST, timeout=timeout_seconds, metadata=self._metadata
+                )
+        except (UnavailableError, DeadlineExceededError):
+            return False
+        return status == request.HEALTH_SERVING
 
     def close(self) -> None:
         """Close the connection; calls in flight are cancelled."""

@@ -1,25 +1,23 @@
-"""What both clients share: where to call, with which options, and what to send."""
+"""Where to call, with which channel options and credentials: what both clients share."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import grpc
 
 from dragoman.errors import InvalidRequestError
-from dragoman.options import Decoding, decoding_message
-from dragoman.v1 import translation_pb2
 
 DEFAULT_TARGET = "localhost:50051"
 TARGET_VARIABLE = "DRAGOMAN_TARGET"
 API_KEY_VARIABLE = "DRAGOMAN_API_KEY"
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
-# gRFC A6: translation has no side effects, so a call may always be tried again.
+# gRFC A6. A translation has no side effects, so a call that met no server, or one that was
+# warming up or leaving, may be made again; gRPC waits as long as the server's pushback asks.
+# RESOURCE_EXHAUSTED is not among the codes: a caller should know that it is too fast.
 SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -36,14 +34,16 @@ SERVICE_CONFIG = {
             },
         }
     ],
+    # Retries stop while more than half of the tokens are gone, so that a server that is down
+    # is not met by four times the calls.
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 }
 
 CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
-    ("grpc.enable_retries", 1),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    # A server that vanished without a word is noticed, also by a call without a timeout.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 ]
@@ -51,96 +51,50 @@ CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """Files in PEM; without any, the machine's own roots are trusted."""
+    """What to trust and who we are, in PEM; with nothing given, gRPC's own roots are trusted."""
 
     root_certificates: bytes | None = None
     client_key: bytes | None = None
+    """For a server that asks who calls; needs ``client_certificates``."""
     client_certificates: bytes | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """For a channel."""
+        """For a channel.
+
+        Raises:
+            InvalidRequestError: of key and certificates only one is there.
+        """
+        if (self.client_key is None) != (self.client_certificates is None):
+            msg = "tls: client_key and client_certificates go together"
+            raise InvalidRequestError(msg)
         return grpc.ssl_channel_credentials(
             self.root_certificates, self.client_key, self.client_certificates
         )
 
 
 def resolve_target(target: str | None) -> str:
-    """The address given, that of the environment, or the default."""
-    return target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+    """The address given, that of the environment, or the default.
+
+    Raises:
+        InvalidRequestError: it is a URL; gRPC would look for a host named ``http``.
+    """
+    found = target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+    if found.startswith(("http://", "https://")):
+        msg = f"target: '{found}' is a URL; give host:port"
+        raise InvalidRequestError(msg)
+    return found
 
 
 def call_metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
-    """Metadata of every call."""
+    """Metadata of every call.
+
+    Raises:
+        InvalidRequestError: the key cannot stand in a header; it is not repeated.
+    """
     key = api_key or os.environ.get(API_KEY_VARIABLE)
-    return (("authorization", f"Bearer {key}"),) if key else ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Languages:
-    """The pair and the model of a call."""
-
-    source_language: str
-    target_language: str
-    model: str | None
-
-
-def translate_request(
-    texts: Sequence[str], languages: Languages, decoding: Decoding | None
-) -> translation_pb2.TranslateRequest:
-    """The message of ``translate``.
-
-    Raises:
-        InvalidRequestError: a text is no text, or an option does not fit.
-    """
-    for index, text in enumerate(texts):
-        check_text(f"texts[{index}]", text)
-    fields = {"texts": list(texts)}
-    return _build(translation_pb2.TranslateRequest, fields, languages, decoding)
-
-
-def stream_request(
-    text: str, languages: Languages, decoding: Decoding | None
-) -> translation_pb2.TranslateStreamRequest:
-    """The message of ``translate_stream``.
-
-    Raises:
-        InvalidRequestError: as :func:`translate_request`.
-    """
-    check_text("text", text)
-    return _build(translation_pb2.TranslateStreamRequest, {"text": text}, languages, decoding)
-
-
-def check_text(name: str, text: object) -> None:
-    """Refuse what cannot be sent, before the wire does with a worse message."""
-    if not isinstance(text, str):
-        msg = f"{name}: is {type(text).__name__}, not str"
+    if not key:
+        return ()
+    if not (key.isascii() and key.isprintable()):
+        msg = "api_key: holds characters other than printable ASCII"
         raise InvalidRequestError(msg)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        msg = f"{name}: holds half a character (a lone surrogate) at {error.start}"
-        raise InvalidRequestError(msg) from None
-
-
-_Request = TypeVar(
-    "_Request", translation_pb2.TranslateRequest, translation_pb2.TranslateStreamRequest
-)
-
-
-def _build(
-    kind: type[_Request],
-    fields: Mapping[str, object],
-    languages: Languages,
-    decoding: Decoding | None,
-) -> _Request:
-    try:
-        return kind(
-            **fields,  # type: ignore[arg-type]
-            source_language=languages.source_language,
-            target_language=languages.target_language,
-            model=languages.model or "",
-            decoding=decoding_message(decoding) if decoding else None,
-        )
-    except (TypeError, ValueError) as error:
-        msg = f"decoding: {error}"
-        raise InvalidRequestError(msg) from error
+    return (("authorization", f"Bearer {key}"),)

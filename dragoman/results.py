@@ -1,10 +1,15 @@
-"""What a caller gets: plain frozen objects, no protobuf."""
+"""What a caller gets: plain frozen objects. Here protobuf ends.
+
+Durations are integers in nanoseconds, named ``_ns``; probabilities are natural logarithms.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from google.protobuf.descriptor import EnumDescriptor
 
 from dragoman.v1 import models_pb2, translation_pb2
 
@@ -15,21 +20,27 @@ class FinishReason(StrEnum):
     """Why a translation ended."""
 
     UNSPECIFIED = "unspecified"
+    """A reason that this version of the client does not know."""
     EOS = "eos"
+    """The model wrote its end token: the translation is whole."""
     LENGTH = "length"
+    """The limit of output tokens was reached: it may be cut short."""
 
 
 class WarningCode(StrEnum):
     """Kinds of warning."""
 
     UNSPECIFIED = "unspecified"
+    """A kind that this version of the client does not know."""
     OUTPUT_TRUNCATED = "output_truncated"
+    """A sentence reached its limit of output tokens and may be cut short."""
     SENTENCE_SPLIT = "sentence_split"
+    """A sentence was longer than the model takes and was translated in parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class TranslationWarning:
-    """Something to know about a translation."""
+    """Something to know about a translation that is there all the same."""
 
     code: WarningCode
     message: str
@@ -37,36 +48,47 @@ class TranslationWarning:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time went and in what company; times in nanoseconds."""
+    """Where the time of one text went, and in what company.
+
+    Sentences of a text are decoded side by side: each time is that of the sentence for which
+    it was longest, not a sum.
+    """
 
     queue_time_ns: int
+    """Waiting for a place in the batch."""
     encode_time_ns: int
     decode_time_ns: int
     total_time_ns: int
+    """From the request's arrival at the server to the finished text."""
     decode_steps: int
     mean_batch_rows: float
+    """Sentences that shared a decoding step, this one counted."""
     mean_batch_occupancy_ratio: float
+    """The same as a share of the room, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenScore:
-    """A target token and its natural log-probability."""
+    """A target token and its log-probability, given the source and the tokens before it."""
 
     piece: str
+    """As the tokenizer writes it; "▁" stands for a space."""
     log_probability: float
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceTranslation:
-    """A sentence with scores; source positions count code points."""
+    """One sentence of a text, with scores."""
 
     source_start: int
+    """Index in the text, in code points: ``text[source_start:source_end]`` is the sentence."""
     source_end: int
     text: str
     finish_reason: FinishReason
     log_probability: float
+    """Of the whole sentence."""
     score: float
-    """Log-probability a token, at most 0."""
+    """The same divided by the number of tokens, at most 0: comparable between sentences."""
     tokens: tuple[TokenScore, ...]
 
 
@@ -76,6 +98,7 @@ class ModelReference:
 
     name: str
     digest: str
+    """SHA-256 of the model's manifest, hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,48 +112,49 @@ class Translation:
     timing: Timing
     warnings: tuple[TranslationWarning, ...]
     sentences: tuple[SentenceTranslation, ...]
+    """Empty unless :attr:`Decoding.include_scores` asks for them."""
     model: ModelReference
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The next piece of a streamed translation."""
+    """The next piece of a streamed translation; joined, the pieces are its text."""
 
     text: str
     sentence_index: int
+    """Which sentence of the text it belongs to, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class QualityScore:
-    """A measured quality of a model."""
+    """A quality of a model, measured when it was exported."""
 
     dataset: str
     metric: str
     value: float
     signature: str
+    """What makes it comparable, as sacreBLEU writes it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelInfo:
     """A model that the server holds."""
 
     name: str
     digest: str
+    """SHA-256 of the manifest, hexadecimal."""
     source_language: str
     target_language: str
     precision: str
     provider: str
+    """The ONNX Runtime execution provider it runs on."""
     parameter_count: int
     max_source_tokens: int
     max_target_tokens: int
     licence: str
     producer_commit: str
+    """Commit of the code that exported it."""
     scores: tuple[QualityScore, ...]
-
-
-def translations(message: translation_pb2.TranslateResponse) -> list[Translation]:
-    """All results of a response."""
-    return [translation(item, message.model) for item in message.translations]
 
 
 def translation(
@@ -151,14 +175,10 @@ def translation(
     )
 
 
-def model(message: models_pb2.Model) -> Model:
+def model_info(message: models_pb2.Model) -> ModelInfo:
     """Our model of the wire's."""
-    plain = _fields(message, Model, leave_out={"scores"})
-    scores = tuple(
-        QualityScore(item.dataset, item.metric, item.value, item.signature)
-        for item in message.scores
-    )
-    return Model(**plain, scores=scores)
+    scores = tuple(QualityScore(**_fields(item, QualityScore)) for item in message.scores)
+    return ModelInfo(**_fields(message, ModelInfo, but="scores"), scores=scores)
 
 
 def _sentence(message: translation_pb2.SentenceTranslation) -> SentenceTranslation:
@@ -169,25 +189,24 @@ def _sentence(message: translation_pb2.SentenceTranslation) -> SentenceTranslati
         finish_reason=_finish_reason(message.finish_reason),
         log_probability=message.log_probability,
         score=message.score,
-        tokens=tuple(TokenScore(item.piece, item.log_probability) for item in message.tokens),
+        tokens=tuple(TokenScore(**_fields(item, TokenScore)) for item in message.tokens),
     )
 
 
-def _fields(
-    message: object, kind: type[Any], leave_out: frozenset[str] | set[str] = frozenset()
-) -> dict[str, Any]:
+def _fields(message: object, kind: type[Any], but: str = "") -> dict[str, Any]:
     """The values of the fields that both sides name alike."""
-    return {name: getattr(message, name) for name in kind.__slots__ if name not in leave_out}
+    return {name: getattr(message, name) for name in kind.__slots__ if name != but}
 
 
 def _finish_reason(number: int) -> FinishReason:
-    """A reason of a later server that this client does not know is UNSPECIFIED."""
-    known = translation_pb2.FinishReason.DESCRIPTOR.values_by_number.get(number)
-    name = known.name.removeprefix(_FINISH_PREFIX) if known else "UNSPECIFIED"
-    return FinishReason[name]
+    return FinishReason[_member(translation_pb2.FinishReason.DESCRIPTOR, number, _FINISH_PREFIX)]
 
 
 def _warning_code(number: int) -> WarningCode:
-    known = translation_pb2.WarningCode.DESCRIPTOR.values_by_number.get(number)
-    name = known.name.removeprefix(_WARNING_PREFIX) if known else "UNSPECIFIED"
-    return WarningCode[name]
+    return WarningCode[_member(translation_pb2.WarningCode.DESCRIPTOR, number, _WARNING_PREFIX)]
+
+
+def _member(descriptor: EnumDescriptor, number: int, prefix: str) -> str:
+    """The name of an enum's value; one of a later server that we do not know is UNSPECIFIED."""
+    known = descriptor.values_by_number.get(number)
+    return known.name.removeprefix(prefix) if known else "UNSPECIFIED"

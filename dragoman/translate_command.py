@@ -4,52 +4,71 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
+import functools
 import json
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
+from dragoman import lines
 from dragoman.aio import AsyncClient
 from dragoman.client import Client
-from dragoman.connection import DEFAULT_TARGET, TARGET_VARIABLE, Tls
+from dragoman.connection import API_KEY_VARIABLE, DEFAULT_TARGET, TARGET_VARIABLE, Tls
 from dragoman.errors import DragomanError
-from dragoman.lines import LineError, read_chunks, translate_lines
-from dragoman.options import Decoding, Sampling
+from dragoman.lines import GivenTexts, Line, LineError, LineReader, Source
+from dragoman.options import Decoding, Greedy, Sampling
 from dragoman.results import Delta, Translation
+
+_TIMEOUT_SECONDS = 60.0
+
+
+class _Call(TypedDict):
+    """Keyword arguments of a client's call."""
+
+    source_language: str
+    target_language: str
+    model: str | None
+    decoding: Decoding
+    timeout_seconds: float | None
 
 
 def translate(arguments: list[str]) -> int:
     """Translate the texts given, or standard input line by line; 1 if a call fails."""
-    options = _translate_parser().parse_args(arguments)
+    parser = _translate_parser()
+    options = parser.parse_intermixed_args(arguments)
+    if options.scores and not options.json:
+        parser.error("--scores shows nothing without --json")
+    if not options.texts and sys.stdin is None:
+        parser.error("no texts are given, and standard input is closed")
+    tls = _tls(parser, options)
     try:
-        if options.texts:
-            _translate_texts(options)
-        else:
-            asyncio.run(_translate_input(options))
+        asyncio.run(_translate(options, tls))
     except (DragomanError, LineError) as error:
-        sys.stdout.flush()
-        print(f"dragoman translate: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        return _complain("translate", error)
     return 0
 
 
 def models(arguments: list[str]) -> int:
     """List the server's models, or describe one; 1 if the call fails."""
-    parser = argparse.ArgumentParser(prog="dragoman models", description=models.__doc__)
-    parser.add_argument("name", nargs="?", help="describe this one")
+    parser = argparse.ArgumentParser(
+        prog="dragoman models", description="List the models of a server, or describe one."
+    )
+    parser.add_argument("name", nargs="?", help="describe this one, as JSON")
     _add_server(parser)
     options = parser.parse_args(arguments)
+    tls = _tls(parser, options)
     try:
-        with Client(options.server, tls=_tls(options)) as client:
+        with Client(options.server, tls=tls) as client:
             found = [client.get_model(options.name)] if options.name else client.list_models()
     except DragomanError as error:
-        print(f"dragoman models: {error}", file=sys.stderr)
-        return 1
+        return _complain("models", error)
     for model in found:
         if options.name:
-            print(json.dumps(dataclasses.asdict(model), indent=1, ensure_ascii=False))
+            print(json.dumps(dataclasses.asdict(model), indent=2, ensure_ascii=False))
         else:
             pair = f"{model.source_language} -> {model.target_language}"
             print(f"{model.name}\t{pair}\t{model.precision}\t{model.digest[:12]}")
@@ -65,35 +84,60 @@ def _translate_parser() -> argparse.ArgumentParser:
     parser.add_argument("--from", dest="source", default="en", help="source language (en)")
     parser.add_argument("--to", dest="target", required=True, help="target language, as zh-TW")
     parser.add_argument("--model", help="name of the model; default: the server chooses")
-    parser.add_argument("--stream", action="store_true", help="print pieces as they are decoded")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a text")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds a call may take")
-    parser.add_argument("--max-tokens", type=int, help="most target tokens of a sentence")
-    parser.add_argument("--min-tokens", type=int, help="fewest target tokens of a sentence")
-    parser.add_argument("--prefix", default="", help="text that each translation begins with")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--stream", action="store_true", help="print pieces as they are decoded")
+    output.add_argument("--json", action="store_true", help="print one JSON object a text")
     parser.add_argument("--scores", action="store_true", help="log-probabilities (with --json)")
-    parser.add_argument("--temperature", type=float, help="sample, at this temperature")
-    parser.add_argument("--top-k", type=int, help="sample among this many tokens")
-    parser.add_argument("--top-p", type=float, help="sample among tokens of this probability")
-    parser.add_argument("--seed", type=int, help="sample the same each time")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        help=f"seconds a call may take ({_TIMEOUT_SECONDS:.0f} for texts, any for standard input)",
+    )
+    decoding = parser.add_argument_group("decoding")
+    decoding.add_argument("--max-tokens", type=int, help="most target tokens of a sentence")
+    decoding.add_argument("--min-tokens", type=int, help="fewest target tokens of a sentence")
+    decoding.add_argument("--prefix", default="", help="text that each translation begins with")
+    decoding.add_argument("--temperature", type=float, help="sample, at this temperature")
+    decoding.add_argument("--top-k", type=int, help="sample among this many tokens")
+    decoding.add_argument("--top-p", type=float, help="sample among tokens of this probability")
+    decoding.add_argument("--seed", type=int, help="sample, and the same each time")
     _add_server(parser)
     return parser
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
+    server = parser.add_argument_group(
+        "server", f"The API key comes from ${API_KEY_VARIABLE}; arguments are seen by everyone."
+    )
     text = f"host:port (${TARGET_VARIABLE}, else {DEFAULT_TARGET})"
-    parser.add_argument("--server", help=text)
-    parser.add_argument("--tls", action="store_true", help="encrypt the connection")
-    parser.add_argument("--tls-roots", type=Path, help="trust these certificates (PEM)")
-    parser.add_argument("--tls-key", type=Path, help="the client's key (PEM)")
-    parser.add_argument("--tls-certificate", type=Path, help="the client's certificate (PEM)")
+    server.add_argument("--server", metavar="TARGET", help=text)
+    server.add_argument("--tls", action="store_true", help="encrypt the connection")
+    server.add_argument("--tls-roots", type=Path, help="trust these certificates (PEM)")
+    server.add_argument("--tls-key", type=Path, help="the client's key (PEM)")
+    server.add_argument("--tls-certificate", type=Path, help="the client's certificate (PEM)")
 
 
-def _tls(options: argparse.Namespace) -> Tls | None:
+def _seconds(text: str) -> float:
+    """A duration from the command line.
+
+    Raises:
+        ValueError: it is none; argparse says so.
+    """
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError
+    return seconds
+
+
+def _tls(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Tls | None:
+    """What the flags say; a file that cannot be read is an error of the command line."""
     files = options.tls_roots, options.tls_key, options.tls_certificate
     if not (options.tls or any(files)):
         return None
-    roots, key, certificate = (file.read_bytes() if file else None for file in files)
+    try:
+        roots, key, certificate = (file.read_bytes() if file else None for file in files)
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
     return Tls(root_certificates=roots, client_key=key, client_certificates=certificate)
 
 
@@ -106,7 +150,7 @@ def _decoding(options: argparse.Namespace) -> Decoding:
     }
     given = {name: value for name, value in drawn.items() if value is not None}
     return Decoding(
-        sampling=Sampling(**given) if given else None,
+        strategy=Sampling(**given) if given else Greedy(),
         max_output_tokens=options.max_tokens,
         min_output_tokens=options.min_tokens,
         target_prefix=options.prefix,
@@ -114,62 +158,98 @@ def _decoding(options: argparse.Namespace) -> Decoding:
     )
 
 
-def _call(options: argparse.Namespace) -> dict[str, object]:
-    """Keyword arguments of a client's call."""
-    return {
-        "source_language": options.source,
-        "target_language": options.target,
-        "model": options.model,
-        "decoding": _decoding(options),
-        "timeout_seconds": options.timeout,
-    }
+def _call(options: argparse.Namespace) -> _Call:
+    """What every call of the command asks for.
+
+    Lines wait for each other in the server: how long one takes says nothing of its health, so
+    standard input has no timeout of its own. A server that is gone is noticed by keepalive.
+    """
+    seconds = options.timeout
+    if seconds is None and options.texts:
+        seconds = _TIMEOUT_SECONDS
+    return _Call(
+        source_language=options.source,
+        target_language=options.target,
+        model=options.model,
+        decoding=_decoding(options),
+        timeout_seconds=seconds,
+    )
 
 
-def _translate_texts(options: argparse.Namespace) -> None:
-    with Client(options.server, tls=_tls(options)) as client:
+async def _translate(options: argparse.Namespace, tls: Tls | None) -> None:
+    async with AsyncClient(options.server, tls=tls) as client:
+        source: Source
+        source = GivenTexts(options.texts) if options.texts else LineReader(sys.stdin.fileno())
         if options.stream:
-            for text in options.texts:
-                for event in client.translate_stream(text, **_call(options)):  # type: ignore[arg-type]
-                    _show(event, options)
+            await _stream_lines(source, client, _call(options))
             return
-        for result in client.translate(options.texts, **_call(options)):  # type: ignore[call-overload]
-            _show(result, options)
+
+        async def ask(texts: list[str]) -> Sequence[Translation]:
+            return await client.translate(texts, **_call(options))
+
+        show = functools.partial(_show, noun=source.noun, as_json=options.json)
+        await lines.translate_lines(source, ask, show)
 
 
-def _show(event: Delta | Translation, options: argparse.Namespace) -> None:
-    if isinstance(event, Delta):
-        if not options.json:
-            print(event.text, end="", flush=True)
-        return
-    if not options.stream or options.json:
-        print(_line(event, options))
-    else:
-        print()
-    _warn(event)
+def _show(done: list[Line[Translation]], *, noun: str, as_json: bool) -> None:
+    for line in done:
+        if as_json:
+            # A blank line gets an object too: those who read JSON lines stumble over others.
+            found = {"text": line.text} if line.result is None else dataclasses.asdict(line.result)
+            print(json.dumps(found, ensure_ascii=False))
+        else:
+            print(line.text if line.result is None else line.result.text)
+        if line.result is not None:
+            _warn(f"{noun} {line.number}", line.result)
+    sys.stdout.flush()
 
 
-def _line(result: Translation, options: argparse.Namespace) -> str:
-    if options.json:
-        return json.dumps(dataclasses.asdict(result), ensure_ascii=False)
-    return result.text
+async def _stream_lines(source: Source, client: AsyncClient, call: _Call) -> None:
+    """Print the pieces of one line after the other.
+
+    Raises:
+        LineError: a line cannot be translated; those before it are printed.
+    """
+    number = 0
+    while batch := await source.take():
+        for line in batch:
+            number += 1
+            name = f"{source.noun} {number}"
+            text = lines.decode(line, name)
+            if not text.strip():
+                print(text, flush=True)
+                continue
+            try:
+                await lines.insist(functools.partial(_stream_text, text, name, client, call))
+            except DragomanError as error:
+                msg = f"{name}: {lines.reason(error).removeprefix('text: ')}"
+                raise LineError(msg) from error
 
 
-def _warn(result: Translation) -> None:
+async def _stream_text(text: str, name: str, client: AsyncClient, call: _Call) -> None:
+    begun = False
+    async with contextlib.aclosing(client.translate_stream(text, **call)) as events:
+        try:
+            async for event in events:
+                begun = True
+                if isinstance(event, Delta):
+                    print(event.text, end="", flush=True)
+                else:
+                    _warn(name, event)
+        finally:
+            if begun:  # a call that was refused has no line to end
+                print(flush=True)
+
+
+def _warn(name: str, result: Translation) -> None:
     for warning in result.warnings:
-        print(f"dragoman translate: warning: {warning.message}", file=sys.stderr)
+        print(f"dragoman translate: {name}: {warning.message}", file=sys.stderr)
 
 
-async def _translate_input(options: argparse.Namespace) -> None:
-    async with AsyncClient(options.server, tls=_tls(options)) as client:
-
-        async def call(texts: list[str]) -> list[str]:
-            answers = await client.translate(texts, **_call(options))  # type: ignore[call-overload]
-            for answer in answers:
-                _warn(answer)
-            return [_line(answer, options) for answer in answers]
-
-        def write(line: str) -> None:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
-
-        await translate_lines(read_chunks(sys.stdin.fileno()), call, write)
+def _complain(command: str, error: DragomanError | LineError) -> int:
+    """Say in one line why the command ends; its exit status."""
+    message = lines.reason(error) if isinstance(error, DragomanError) else str(error)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    print(f"dragoman {command}: {message}", file=sys.stderr)
+    return 1

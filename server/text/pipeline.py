@@ -121,7 +121,8 @@ class TranslationPipeline:
         return self.bundle.manifest.target_language
 
     def _prepare(self, request: TranslationRequest, *, streamed: bool) -> list[_Text]:
-        prefix_ids = tuple(self._target.encode(request.target_prefix))
+        prefix = request.target_prefix
+        prefix_ids = tuple(self._target.encode(prefix)) if prefix else ()
         if len(prefix_ids) >= self._shape.max_target_tokens:
             description = f"longer than {self._shape.max_target_tokens - 1} target tokens"
             raise InvalidRequest("decoding.target_prefix", description)

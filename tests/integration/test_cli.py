@@ -1,4 +1,4 @@
-"""The command line as it is typed."""
+"""The ``dragoman`` command as people and scripts use it, against the real server."""
 
 from __future__ import annotations
 
@@ -6,151 +6,192 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from running import RunningServer
 
-from dragoman import cli
+ROOT = Path(__file__).parents[2]
+TRANSLATE = ("translate", "--to", "zh-TW")
 
-COMMAND = [sys.executable, "-m", "dragoman"]
+
+@pytest.fixture(scope="module")
+def environment(server: RunningServer) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("DRAGOMAN_")}
+    return clean | {"DRAGOMAN_TARGET": server.target}
 
 
-def dragoman(
-    server: RunningServer, *arguments: str, stdin: bytes = b""
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "dragoman", *arguments]
+
+
+def run(
+    environment: dict[str, str], *arguments: str, given: str | bytes = ""
 ) -> subprocess.CompletedProcess[bytes]:
-    environment = os.environ | {"DRAGOMAN_TARGET": server.target}
+    data = given.encode() if isinstance(given, str) else given
     return subprocess.run(
-        [*COMMAND, *arguments], input=stdin, capture_output=True, env=environment, timeout=60,
-        check=False,
+        command(*arguments), input=data, capture_output=True, env=environment, timeout=120,
+        cwd=ROOT, check=False,
     )  # fmt: skip
 
 
-def test_texts_as_arguments(server: RunningServer) -> None:
-    done = dragoman(server, "translate", "--to", "zh-TW", "I love you.", "Good morning.")
-    assert done.returncode == 0
-    lines = done.stdout.decode().splitlines()
-    assert lines[0] == "我愛你。"
-    assert len(lines) == 2
+def test_texts_given_come_out_one_a_line(environment: dict[str, str]) -> None:
+    done = run(environment, *TRANSLATE, "I love you.", "Good morning.")
+    assert (done.returncode, done.stderr) == (0, b"")
+    first, second = done.stdout.decode().splitlines()
+    assert first == "我愛你。"
+    assert second
 
 
-def test_standard_input_line_by_line_in_order(server: RunningServer) -> None:
-    source = ["I love you.", "", "   ", *(f"I have {n} books." for n in range(300)), "I love you."]
-    done = dragoman(server, "translate", "--to", "zh-TW", stdin="\n".join(source).encode())
-    lines = done.stdout.decode().split("\n")
-    assert lines.pop() == ""
-    assert len(lines) == len(source)
-    assert lines[0] == lines[-1] == "我愛你。"
-    assert lines[1:3] == ["", "   "]
-    again = dragoman(server, "translate", "--to", "zh-TW", *source[3:40])
-    assert again.stdout.decode().splitlines() == lines[3:40]
+def test_lines_come_out_in_order_and_blank_ones_as_they_are(environment: dict[str, str]) -> None:
+    sentences = ["I love you.", "", "Good morning.", "  \t", "How are you?"] * 40
+    done = run(environment, *TRANSLATE, given="\n".join(sentences))
+    assert (done.returncode, done.stderr) == (0, b"")
+    written = done.stdout.decode().split("\n")
+    assert written.pop() == ""
+    assert len(written) == len(sentences)
+    known = dict(zip(sentences, written, strict=False))
+    assert written == [known[sentence] for sentence in sentences]
+    assert (known["I love you."], known[""], known["  \t"]) == ("我愛你。", "", "  \t")
 
 
-def test_an_interactive_line_is_answered_before_the_input_ends(server: RunningServer) -> None:
-    environment = os.environ | {"DRAGOMAN_TARGET": server.target}
-    with subprocess.Popen(
-        [*COMMAND, "translate", "--to", "zh-TW"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env=environment,
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for _ in range(2):
-            process.stdin.write(b"I love you.\n")
-            process.stdin.flush()
-            assert process.stdout.readline().decode() == "我愛你。\n"
-        process.stdin.close()
-        assert process.wait(10) == 0
+def test_nothing_in_nothing_out(environment: dict[str, str]) -> None:
+    done = run(environment, *TRANSLATE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_a_stream_is_the_same_text(server: RunningServer) -> None:
-    text = "I love you. How are you?"
-    streamed = dragoman(server, "translate", "--to", "zh-TW", "--stream", text)
-    whole = dragoman(server, "translate", "--to", "zh-TW", text)
-    assert streamed.stdout == whole.stdout
+def test_json_tells_how_it_came_about(environment: dict[str, str]) -> None:
+    done = run(environment, *TRANSLATE, "--json", "--scores", given="I love you.\n\n")
+    first, blank = (json.loads(line) for line in done.stdout.splitlines())
+    assert first["text"] == "我愛你。"
+    assert first["finish_reason"] == "eos"
+    assert first["timing"]["total_time_ns"] > 0
+    assert first["model"]["name"]
+    assert first["sentences"][0]["tokens"]
+    assert blank == {"text": ""}
 
 
-def test_json_explains(server: RunningServer) -> None:
-    done = dragoman(server, "translate", "--to", "zh-TW", "--json", "--scores", "I love you.")
-    answer = json.loads(done.stdout)
-    assert answer["text"] == "我愛你。"
-    assert answer["timing"]["decode_steps"] == answer["target_tokens"] + 1
-    assert answer["sentences"][0]["tokens"]
-
-
-def test_errors_are_one_line_and_name_the_line_of_the_input(server: RunningServer) -> None:
-    done = dragoman(server, "translate", "--to", "zh-TW", stdin=b"I love you.\nbad \xff\n")
-    assert done.returncode == 1
-    assert b"line 2" in done.stderr
-    assert done.stderr.count(b"\n") == 1
-    unknown = dragoman(server, "translate", "--to", "fr", "Hi.")
-    assert unknown.returncode == 1
-    assert b"fr" in unknown.stderr
-
-
-def test_a_reader_that_leaves_is_no_error(server: RunningServer) -> None:
-    lines = b"I love you.\n" * 3000
-    environment = os.environ | {"DRAGOMAN_TARGET": server.target}
-    with subprocess.Popen(
-        [*COMMAND, "translate", "--to", "zh-TW"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=environment,
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdin.write(lines[: 12 * 500])
-        process.stdin.flush()
-        process.stdout.readline()
-        process.stdout.close()
-        process.stdin.write(lines[12 * 500 :])
-        process.stdin.close()
-        assert process.wait(30) == 0
-        assert process.stderr.read() == b""
-
-
-def test_models(server: RunningServer) -> None:
-    listed = dragoman(server, "models")
-    assert b"en-zh-TW" in listed.stdout
-    one = json.loads(dragoman(server, "models", "en-zh-TW").stdout)
-    assert one["precision"] == "int8"
-
-
-def test_help_names_every_command_and_is_quick() -> None:
-    start = time.monotonic()
-    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
-    assert time.monotonic() - start < 5
-    for name in cli.KNOWN:
-        assert name in done.stdout
-
-
-def test_an_unknown_command_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["fly"]) == 2
-    assert "fly" in capsys.readouterr().err
-    assert cli.main([]) == 2
-    assert cli.main(["--version"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["inspect", "/nowhere"], "/nowhere"),
-        (["serve", "--bundle", "/nowhere", "--metrics-port", "0"], "/nowhere"),
-        (["train", "/nowhere.toml", "--out", "/tmp/never"], "/nowhere.toml"),
-        (["export", "/nowhere", "--out", "/tmp/never"], "/nowhere"),
-    ],
-    ids=["inspect", "serve", "train", "export"],
-)
-def test_commands_of_other_packages_fail_with_one_line(arguments: list[str], named: str) -> None:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("DRAGOMAN_")}
-    done = subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, check=False, env=clean
+def test_a_lone_line_is_answered_while_the_pipe_stays_open(environment: dict[str, str]) -> None:
+    process = subprocess.Popen(
+        command(*TRANSLATE), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
-    assert named in last
-    assert last.startswith(f"dragoman {arguments[0]}: ")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for _ in range(2):
+        process.stdin.write(b"I love you.\n")
+        process.stdin.flush()
+        assert process.stdout.readline().decode() == "我愛你。\n"
+    process.stdin.close()
+    assert process.wait(30) == 0
+    process.stdout.close()
 
 
-def test_schedule_draws_a_picture(tmp_path: Path) -> None:
-    assert cli.main(["schedule", "--out", str(tmp_path / "s.png"), "--steps", "100"]) == 0
-    assert (tmp_path / "s.png").exists()
+@pytest.mark.parametrize("where", ["argument", "input"])
+def test_streaming_prints_the_same_piece_by_piece(environment: dict[str, str], where: str) -> None:
+    text = "I have a dog. I love you."
+    whole = run(environment, *TRANSLATE, text).stdout
+    arguments, given = ([text], "") if where == "argument" else ([], f"{text}\n\n{text}\n")
+    process = subprocess.Popen(
+        command(*TRANSLATE, "--stream", *arguments), env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(given.encode())
+    process.stdin.close()
+    pieces = []
+    while piece := os.read(process.stdout.fileno(), 65536):
+        pieces.append(piece)
+    process.stdout.close()
+    assert process.wait(30) == 0
+    assert b"".join(pieces) == (whole if where == "argument" else whole + b"\n" + whole)
+    assert len(pieces) > 2
+
+
+def test_sampling_with_a_seed_repeats_itself(environment: dict[str, str]) -> None:
+    flags = ["--temperature", "1.3", "--top-k", "20", "--seed", "5", "I like tea."]
+    one, two = (run(environment, *TRANSLATE, *flags).stdout for _ in range(2))
+    assert one == two != b""
+
+
+def test_warnings_go_to_standard_error_with_the_line(environment: dict[str, str]) -> None:
+    given = "Hello.\nI would like a cup of tea with milk.\n"
+    done = run(environment, *TRANSLATE, "--max-tokens", "3", given=given)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    assert "dragoman translate: line 2: " in done.stderr.decode()
+
+
+def test_a_faulty_line_is_named_after_those_before_it_were_written(
+    environment: dict[str, str],
+) -> None:
+    given = b"I love you.\n" * 40 + b"nul \0 here\nI love you.\n"
+    done = run(environment, *TRANSLATE, given=given)
+    assert done.returncode == 1
+    assert done.stdout.decode() == "我愛你。\n" * 40
+    assert done.stderr.startswith(b"dragoman translate: line 41: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_bytes_that_are_no_utf8_are_named(environment: dict[str, str]) -> None:
+    done = run(environment, *TRANSLATE, given=b"I love you.\n\xff\xfe\n")
+    assert done.returncode == 1
+    assert done.stdout.decode() == "我愛你。\n"
+    assert done.stderr == b"dragoman translate: line 2: is not UTF-8 (byte 0)\n"
+
+
+def test_faulty_options_are_named(environment: dict[str, str]) -> None:
+    done = run(environment, *TRANSLATE, "--top-p", "2", "Hello.")
+    assert done.returncode == 1
+    assert b"decoding.sampling.top_p" in done.stderr
+    done = run(environment, "translate", "--to", "ja", "Hello.")
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_an_endless_input_ends_quietly_with_its_reader(environment: dict[str, str]) -> None:
+    line = " ".join(command(*TRANSLATE))
+    script = f"yes 'I love you.' | {line} | head -n 3; echo ${{PIPESTATUS[1]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, env=environment, timeout=60, check=False
+    )
+    assert done.stdout.decode() == "我愛你。\n" * 3 + "0\n"
+    assert done.stderr == b""
+
+
+def test_an_interrupt_ends_it_without_a_traceback(environment: dict[str, str]) -> None:
+    process = subprocess.Popen(
+        command(*TRANSLATE), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"I love you.\n")
+    process.stdin.flush()
+    process.stdout.readline()
+    process.send_signal(2)
+    _, complaint = process.communicate(timeout=30)
+    assert (process.returncode, complaint) == (130, b"")
+
+
+def test_models_are_listed_and_described(environment: dict[str, str]) -> None:
+    listed = run(environment, "models").stdout.decode().splitlines()
+    name, pair, *_ = listed[0].split("\t")
+    assert pair == "en -> zh-TW"
+    described = json.loads(run(environment, "models", name).stdout)
+    assert described["name"] == name
+    missing = run(environment, "models", "none")
+    assert missing.returncode == 1
+    assert missing.stderr.count(b"\n") == 1
+
+
+def test_a_flood_of_lines_goes_in_few_calls_and_decodes_side_by_side(
+    server: RunningServer, environment: dict[str, str]
+) -> None:
+    before = server.sample("dragoman_requests_total", method="Translate")
+    done = run(environment, *TRANSLATE, "--json", given="I love you.\n" * 1000)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [item["text"] for item in found] == ["我愛你。"] * 1000
+    calls = server.sample("dragoman_requests_total", method="Translate") - before
+    assert calls < 100
+    assert max(item["timing"]["mean_batch_rows"] for item in found) > 8

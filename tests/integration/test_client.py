@@ -1,139 +1,144 @@
-"""Both clients against a real server."""
+"""The client library against the real server and the shipped model."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from running import RunningServer
+from running import RunningServer, running_server
 
 import dragoman
-from dragoman import Client, Decoding, Delta, Sampling, Translation
+from dragoman import AsyncClient, Client, Decoding, Delta, FinishReason, Sampling, Translation
+
+PARAGRAPH = "I have a dog. Its name is Max.\n\n  He likes to play in the park."
 
 
 @pytest.fixture(scope="module")
 def client(server: RunningServer) -> Iterator[Client]:
-    with Client(server.target) as client:
-        yield client
+    with Client(server.target) as connected:
+        yield connected
 
 
-def test_one_text_gives_one_translation_and_many_give_as_many(client: Client) -> None:
-    one = client.translate("I love you.", target_language="zh-TW")
-    assert isinstance(one, Translation)
-    assert one.text == "我愛你。"
-    assert one.finish_reason is dragoman.FinishReason.EOS
-    assert one.model.name == "en-zh-TW"
-    assert one.timing.total_time_ns > 0
-    many = client.translate(["I love you.", "Good morning."], target_language="zh-TW")
-    assert many[0].text == one.text
-    assert len(many) == 2
+@pytest.fixture
+async def aio(server: RunningServer) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(server.target) as connected:
+        yield connected
 
 
-def test_a_stream_is_pieces_and_then_the_whole(client: Client) -> None:
-    text = "I love you. Where are you going?"
-    *pieces, whole = client.translate_stream(text, target_language="zh-TW")
-    assert all(isinstance(piece, Delta) for piece in pieces)
-    assert isinstance(whole, Translation)
-    assert "".join(piece.text for piece in pieces if isinstance(piece, Delta)) == whole.text
+def test_a_translation_explains_itself(client: Client) -> None:
+    found = client.translate("I love you.", target_language="zh-TW")
+    assert found.text == "我愛你。"
+    assert found.finish_reason is FinishReason.EOS
+    assert found.source_tokens > 0
+    assert found.target_tokens > 0
+    assert found.timing.total_time_ns > found.timing.decode_time_ns > 0
+    assert found.timing.mean_batch_rows >= 1
+    assert (found.warnings, found.sentences) == ((), ())
+    assert len(found.model.digest) == 64
 
 
-def test_options_reach_the_server(client: Client) -> None:
-    decoding = Decoding(
-        strategy=Sampling(seed=3, top_k=5), max_output_tokens=30, include_scores=True
+def test_many_texts_come_back_in_order(client: Client) -> None:
+    texts = ["Good morning.", "I love you.", "How are you?"]
+    alone = [client.translate(text, target_language="zh-TW").text for text in texts]
+    together = client.translate(texts, target_language="zh-TW")
+    assert [item.text for item in together] == alone
+
+
+def test_a_stream_joined_is_the_translation(client: Client) -> None:
+    *deltas, last = client.translate_stream(PARAGRAPH, target_language="zh-TW")
+    assert isinstance(last, Translation)
+    assert len(deltas) > 3
+    assert "".join(item.text for item in deltas if isinstance(item, Delta)) == last.text
+    assert last.text == client.translate(PARAGRAPH, target_language="zh-TW").text
+
+
+async def test_the_asynchronous_client_says_the_same(client: Client, aio: AsyncClient) -> None:
+    texts = ["Good morning.", PARAGRAPH]
+    found = await asyncio.gather(*(aio.translate(text, target_language="zh-TW") for text in texts))
+    expected = client.translate(texts, target_language="zh-TW")
+    assert [item.text for item in found] == [item.text for item in expected]
+    events = [event async for event in aio.translate_stream(PARAGRAPH, target_language="zh-TW")]
+    assert isinstance(events[-1], Translation)
+    assert events[-1].text == found[1].text
+
+
+def test_options_do_what_they_say(client: Client) -> None:
+    short = Decoding(max_output_tokens=2)
+    found = client.translate("I would like a cup of tea.", decoding=short, target_language="zh-TW")
+    assert found.finish_reason is FinishReason.LENGTH
+    assert [item.code for item in found.warnings] == [dragoman.WarningCode.OUTPUT_TRUNCATED]
+    drawn = Decoding(strategy=Sampling(temperature=1.2, seed=4))
+    one, two = (
+        client.translate("I like tea.", decoding=drawn, target_language="zh-TW") for _ in range(2)
     )
-    first = client.translate("What is it?", target_language="zh-TW", decoding=decoding)
-    again = client.translate("What is it?", target_language="zh-TW", decoding=decoding)
-    assert first.text == again.text
-    assert first.sentences[0].tokens
-    assert first.sentences[0].score <= 0
-    short = client.translate(
-        "I have been waiting here for a long time.",
-        target_language="zh-TW",
-        decoding=Decoding(max_output_tokens=2),
-    )
-    assert short.finish_reason is dragoman.FinishReason.LENGTH
-    assert short.warnings[0].code is dragoman.WarningCode.OUTPUT_TRUNCATED
+    assert one.text == two.text
 
 
-def test_models_are_plain_objects(client: Client) -> None:
+def test_scores_cover_every_sentence(client: Client) -> None:
+    scored = Decoding(include_scores=True)
+    found = client.translate(PARAGRAPH, decoding=scored, target_language="zh-TW")
+    sources = [PARAGRAPH[item.source_start : item.source_end] for item in found.sentences]
+    assert sources == ["I have a dog.", "Its name is Max.", "He likes to play in the park."]
+    for sentence in found.sentences:
+        assert sentence.score <= 0
+        total = sum(token.log_probability for token in sentence.tokens)
+        assert total == pytest.approx(sentence.log_probability, rel=1e-3)
+
+
+def test_models(client: Client) -> None:
     (model,) = client.list_models()
-    assert model == client.get_model("en-zh-TW")
-    assert model.scores[0].metric
-
-
-@pytest.mark.parametrize(
-    ("texts", "error"),
-    [
-        ([], dragoman.InvalidRequestError),
-        ([""], dragoman.InvalidRequestError),
-        (["half \ud800"], dragoman.InvalidRequestError),
-        ([1], dragoman.InvalidRequestError),
-    ],
-    ids=range(4),
-)
-def test_bad_texts_are_typed_errors(client: Client, texts: list[str], error: type) -> None:
-    with pytest.raises(error) as caught:
-        client.translate(texts, target_language="zh-TW")
-    assert str(caught.value).startswith("texts")
-
-
-def test_bad_options_and_unknown_names_are_typed_errors(client: Client) -> None:
-    with pytest.raises(dragoman.InvalidRequestError, match="decoding"):
-        client.translate("Hi.", target_language="zh-TW", decoding=Decoding(max_output_tokens=2**40))
-    with pytest.raises(dragoman.InvalidRequestError, match="temperature"):
-        client.translate(
-            "Hi.", target_language="zh-TW", decoding=Decoding(strategy=Sampling(temperature=0))
-        )
+    assert client.get_model(model.name) == model
+    assert (model.source_language, model.target_language) == ("en", "zh-TW")
+    assert client.translate("Hello.", target_language="zh-TW").model.digest == model.digest
     with pytest.raises(dragoman.UnknownModelError):
-        client.translate("Hi.", target_language="fr")
+        client.get_model("none")
+
+
+async def test_the_server_is_ready(client: Client, aio: AsyncClient) -> None:
+    assert client.is_ready()
+    assert await aio.is_ready()
+
+
+def test_faulty_requests_are_named(client: Client) -> None:
+    with pytest.raises(dragoman.InvalidRequestError, match=r"^texts\[1\]: ") as caught:
+        client.translate(["a", " "], target_language="zh-TW")
+    assert caught.value.request_id
     with pytest.raises(dragoman.UnknownModelError):
-        client.get_model("nobody")
+        client.translate("a", target_language="ja")
+    faulty = Decoding(strategy=Sampling(top_p=2.0))
+    with pytest.raises(dragoman.InvalidRequestError, match=r"^decoding\.sampling\.top_p"):
+        client.translate("a", decoding=faulty, target_language="zh-TW")
+
+
+def test_a_timeout_that_is_too_short(client: Client) -> None:
     with pytest.raises(dragoman.DeadlineExceededError):
-        client.translate("Hi there. " * 2000, target_language="zh-TW", timeout_seconds=0.05)
+        client.translate([PARAGRAPH] * 200, target_language="zh-TW", timeout_seconds=0.05)
 
 
-def test_nobody_there_is_unavailable() -> None:
-    with Client("127.0.0.1:1") as client, pytest.raises(dragoman.UnavailableError):
-        client.translate("Hi.", target_language="zh-TW", timeout_seconds=3)
-
-
-def test_the_target_comes_from_the_environment(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+async def test_a_caller_who_leaves_a_stream_stops_the_server(
+    server: RunningServer, aio: AsyncClient
 ) -> None:
-    monkeypatch.setenv("DRAGOMAN_TARGET", server.target)
-    with Client() as client:
-        assert client.translate("I love you.", target_language="zh-TW").text == "我愛你。"
-
-
-async def test_the_async_client_does_the_same(server: RunningServer) -> None:
-    async with dragoman.AsyncClient(server.target) as client:
-        calls = [client.translate(f"I have {n} books.", target_language="zh-TW") for n in range(9)]
-        answers = await asyncio.gather(*calls)
-        assert len({answer.text for answer in answers}) > 1
-        events = [e async for e in client.translate_stream("I love you.", target_language="zh-TW")]
-        assert isinstance(events[-1], Translation)
-        assert events[-1].text == "我愛你。"
-        (model,) = await client.list_models()
-        assert await client.get_model(model.name) == model
-        with pytest.raises(dragoman.UnknownModelError):
-            await client.translate("Hi.", target_language="fr")
-
-
-async def test_leaving_a_stream_cancels_the_call(server: RunningServer) -> None:
-    before = server.sample("dragoman_cancellations_total")
-    text = " ".join(f"There are {n} old trees in the garden." for n in range(200))
-    async with dragoman.AsyncClient(server.target) as client:
-        stream = client.translate_stream(text, target_language="zh-TW")
-        await anext(stream)
-        await stream.aclose()
+    stream = aio.translate_stream(PARAGRAPH * 20, target_language="zh-TW")
+    async with contextlib.aclosing(stream) as events:
+        assert isinstance(await anext(events), Delta)
     for _ in range(100):
-        if server.sample("dragoman_cancellations_total") > before:
-            return
+        if server.sample("dragoman_requests_in_flight", method="TranslateStream") == 0:
+            break
         await asyncio.sleep(0.05)
-    raise AssertionError("the server went on")
+    else:
+        raise AssertionError("the stream still runs")
+    assert server.sample("dragoman_requests_total", method="TranslateStream", code="CANCELLED") > 0
 
 
-def test_everything_exported_exists() -> None:
-    for name in dragoman.__all__:
-        assert hasattr(dragoman, name)
+async def test_a_client_outlives_its_server() -> None:
+    with running_server() as first:
+        port = first.target.rsplit(":", 1)[1]
+        async with AsyncClient(first.target) as client:
+            assert (await client.translate("I love you.", target_language="zh-TW")).text
+            first.stop()
+            assert not await client.is_ready()
+            with running_server("--port", port):
+                found = await client.translate("I love you.", target_language="zh-TW")
+                assert found.text == "我愛你。"
