@@ -1,6 +1,6 @@
 """Offline throughput of the engine, and the same sentences through gRPC, interleaved.
 
-    python -m loadtest.throughput [--bundle DIR] [--sentences FILE] [--clients 32] [--repeats 5]
+    python -m loadtest.throughput [--bundle DIR] [--sentences FILE] [--repeats 5]
 
 The engine runs in this process; the service in a process of its own, on the same machine, and
 so do its clients: what they take from the engine's cores is part of the answer, and reported.
@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from server.settings import Settings
 from server.text.pipeline import TranslationPipeline
 from server.text.request import TranslationRequest
 
+CLIENTS = 32
 _READY = re.compile(r"READY in ([\d.]+) s: .* on 127\.0\.0\.1:(\d+),")
 
 
@@ -57,19 +58,23 @@ def read_sentences(path: Path, count: int) -> list[str]:
     return [rows[index % len(rows)] for index in range(count)]
 
 
-async def run_engine(settings: Settings, sentences: list[str]) -> Run:
-    """All sentences through pipeline and engine, no network; start-up not counted."""
-    metrics = Metrics()
+async def run_engine(settings: Settings, sentences: list[str], texts: list[int]) -> dict[int, Run]:
+    """Through pipeline and engine, no network: all at once (key 0), and as the clients call.
+
+    Start-up is not counted.
+    """
     bundle = open_bundle(settings.bundle)
+    metrics = Metrics()
     engine = build_engine(bundle, settings, metrics)
     engine.start()
     pipeline = TranslationPipeline(bundle, engine, settings.slots)
     await _translate(pipeline, sentences[:64])
-    cpu, start = _cpu_seconds(), time.monotonic()
-    tokens = await _translate(pipeline, sentences)
-    run = Run(time.monotonic() - start, _cpu_seconds() - cpu, tokens, len(sentences))
+    runs = {0: await _measure([sentences], 1, lambda batch: _translate(pipeline, batch))}
+    for count in texts:
+        batches = _batches(sentences, count)
+        runs[count] = await _measure(batches, CLIENTS, lambda batch: _translate(pipeline, batch))
     await engine.drain(grace_seconds=5.0)
-    return run
+    return runs
 
 
 async def _translate(pipeline: TranslationPipeline, sentences: list[str]) -> int:
@@ -79,28 +84,43 @@ async def _translate(pipeline: TranslationPipeline, sentences: list[str]) -> int
     return sum(result.target_tokens for result in results)
 
 
+async def run_clients(target: str, sentences: list[str], texts: int) -> Run:
+    """The sentences from ``CLIENTS`` callers at once, ``texts`` a call, closed loop, by gRPC."""
+    async with dragoman.AsyncClient(target) as client:
+
+        async def call(batch: list[str]) -> int:
+            answers = await client.translate(batch, target_language="zh-TW")
+            return sum(answer.target_tokens for answer in answers)
+
+        await call(sentences[:64])
+        return await _measure(_batches(sentences, texts), CLIENTS, call)
+
+
+async def _measure(
+    batches: list[list[str]], callers: int, call: Callable[[list[str]], Awaitable[int]]
+) -> Run:
+    """All batches, each caller taking the next as soon as its last is answered."""
+    queue, tokens = iter(batches), 0
+
+    async def work() -> None:
+        nonlocal tokens
+        for batch in queue:
+            found = await call(batch)  # not in one line: the sum is read before the wait
+            tokens += found
+
+    cpu, start = _cpu_seconds(), time.monotonic()
+    await asyncio.gather(*(work() for _ in range(callers)))
+    sentences = sum(map(len, batches))
+    return Run(time.monotonic() - start, _cpu_seconds() - cpu, tokens, sentences)
+
+
+def _batches(sentences: list[str], texts: int) -> list[list[str]]:
+    return [sentences[start : start + texts] for start in range(0, len(sentences), texts)]
+
+
 def _cpu_seconds() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
-
-
-async def run_clients(target: str, sentences: list[str], clients: int, texts: int) -> Run:
-    """The sentences from ``clients`` callers at once, ``texts`` a call, closed loop."""
-    batches = [sentences[start : start + texts] for start in range(0, len(sentences), texts)]
-    queue = iter(batches)
-    tokens = 0
-    async with dragoman.AsyncClient(target) as client:
-        await client.translate(sentences[:64], target_language="zh-TW")
-
-        async def call() -> None:
-            nonlocal tokens
-            for batch in queue:
-                answers = await client.translate(batch, target_language="zh-TW")
-                tokens += sum(answer.target_tokens for answer in answers)
-
-        cpu, start = _cpu_seconds(), time.monotonic()
-        await asyncio.gather(*(call() for _ in range(clients)))
-        return Run(time.monotonic() - start, _cpu_seconds() - cpu, tokens, len(sentences))
 
 
 @dataclass(slots=True)
@@ -150,75 +170,72 @@ def served(bundle: Path) -> Iterator[Served]:
         process.wait()
 
 
-def summary(runs: list[Run]) -> dict[str, float]:
-    """Medians over the runs."""
-    return {
-        "tokens_per_second": round(statistics.median(r.tokens_per_second for r in runs), 1),
-        "sentences_per_second": round(
-            statistics.median(r.sentences / r.wall_seconds for r in runs), 1
-        ),
-        "wall_seconds": round(statistics.median(r.wall_seconds for r in runs), 3),
-        "cpu_seconds": round(statistics.median(r.cpu_seconds for r in runs), 3),
-    }
-
-
-def _print_table(
-    options: argparse.Namespace, engine: list[Run], service: dict[int, list[Run]]
-) -> None:
-    print(
-        f"{platform.machine()}, {available_cores()} cores, {options.count} sentences, "
-        f"{options.repeats} interleaved runs, medians; load {os.getloadavg()[0]:.1f}"
-    )
-    print(f"{'':34}{'tokens/s':>10}{'sentences/s':>13}{'of engine':>11}{'client CPU':>12}")
-    base = summary(engine)
-    print(f"{'engine alone':34}{base['tokens_per_second']:>10}{base['sentences_per_second']:>13}")
-    for texts, runs in service.items():
-        row = summary(runs)
-        ratio = statistics.median(
-            run.tokens_per_second / own.tokens_per_second
-            for run, own in zip(runs, engine, strict=True)
-        )
-        name = f"gRPC, {options.clients} clients, {texts} texts a call"
-        share = row["cpu_seconds"] / row["wall_seconds"]
-        print(
-            f"{name:34}{row['tokens_per_second']:>10}{row['sentences_per_second']:>13}"
-            f"{ratio:>11.1%}{share:>12.2f}"
-        )
-
-
 def main() -> int:
-    """Measure and print a table and a JSON line."""
+    """Measure and print a table; every run as JSON where asked."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.throughput", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=Path("bundles/en-zh-TW"))
     parser.add_argument("--sentences", type=Path, default=Path("loadtest/sentences.txt"))
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--texts", type=int, nargs="+", default=[1, 8, 32], help="texts a call")
+    parser.add_argument("--count", type=int, default=2000, help="sentences a run")
+    parser.add_argument("--texts", type=int, nargs="+", default=[1, 4, 16], help="texts a call")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write every run here")
     options = parser.parse_args()
     sentences = read_sentences(options.sentences, options.count)
     settings = Settings(bundle=options.bundle, max_queue_sentences=options.count)
-    engine: list[Run] = []
-    service: dict[int, list[Run]] = {texts: [] for texts in options.texts}
+    engine: list[dict[int, Run]] = []
+    service: list[dict[int, Run]] = []
     for _ in range(options.repeats):
-        engine.append(asyncio.run(run_engine(settings, sentences)))
-        for texts, runs in service.items():
-            with served(options.bundle) as server:
-                idle = server.resident_megabytes()
-                run = run_clients(server.target, sentences, options.clients, texts)
-                runs.append(asyncio.run(run))
-                print(
-                    f"server: READY {server.ready_seconds:.2f} s after main(), "
-                    f"{server.started_seconds:.2f} s after its process; resident {idle:.0f} MB "
-                    f"idle, {server.resident_megabytes():.0f} MB after {texts} texts a call"
-                )
+        engine.append(asyncio.run(run_engine(settings, sentences, options.texts)))
+        service.append(_serve_and_run(options.bundle, sentences, options.texts))
     _print_table(options, engine, service)
     if options.json:
-        every = {"engine": engine, **{f"grpc_{texts}": runs for texts, runs in service.items()}}
-        table = {name: [asdict(run) for run in runs] for name, runs in every.items()}
+        table = {
+            name: [{texts: asdict(run) for texts, run in runs.items()} for runs in every]
+            for name, every in (("engine", engine), ("grpc", service))
+        }
         options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _serve_and_run(bundle: Path, sentences: list[str], texts: list[int]) -> dict[int, Run]:
+    """One run by gRPC for each number of texts a call, on a server of its own."""
+    with served(bundle) as server:
+        idle = server.resident_megabytes()
+        runs = {count: asyncio.run(run_clients(server.target, sentences, count)) for count in texts}
+        print(
+            f"server: READY {server.ready_seconds:.2f} s after main(), "
+            f"{server.started_seconds:.2f} s after its process; resident {idle:.0f} MB idle, "
+            f"{server.resident_megabytes():.0f} MB after the load"
+        )
+    return runs
+
+
+def _print_table(
+    options: argparse.Namespace, engine: list[dict[int, Run]], service: list[dict[int, Run]]
+) -> None:
+    """Medians; a ratio is the median of the ratios within each round."""
+    print(
+        f"{platform.machine()}, {available_cores()} cores, {options.count} sentences, "
+        f"{options.repeats} interleaved rounds, medians; load {os.getloadavg()[0]:.1f}"
+    )
+    print(f"{'':42}{'tokens/s':>9}{'sentences/s':>12}{'of queue':>9}{'of engine':>10}")
+    _print_row("engine, the whole queue at once", [runs[0] for runs in engine], engine, 0)
+    for texts in options.texts:
+        name = f"{CLIENTS} callers, {texts} texts a call"
+        _print_row(f"engine, {name}", [runs[texts] for runs in engine], engine, texts)
+        _print_row(f"gRPC, {name}", [runs[texts] for runs in service], engine, texts)
+
+
+def _print_row(name: str, runs: list[Run], engine: list[dict[int, Run]], texts: int) -> None:
+    def ratio(key: int) -> float:
+        pairs = zip(runs, engine, strict=True)
+        return statistics.median(
+            run.tokens_per_second / own[key].tokens_per_second for run, own in pairs
+        )
+
+    tokens = statistics.median(run.tokens_per_second for run in runs)
+    sentences = statistics.median(run.sentences / run.wall_seconds for run in runs)
+    print(f"{name:42}{tokens:>9,.0f}{sentences:>12,.0f}{ratio(0):>9.0%}{ratio(texts):>10.0%}")
 
 
 if __name__ == "__main__":
