@@ -7,6 +7,7 @@ breaks, indentation, rules and numbers standing alone, is layout and passes thro
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 import sentencex
@@ -15,6 +16,9 @@ import sentencex
 _UNSPACED = frozenset({"zh", "ja", "yue"})
 # A list marker at the start of a line is layout: "- ", "* ", "3. ", "(a) ".
 _MARKER = re.compile(r"\s*(?:[*+\-\u2022\u2013>#]+|\d{1,3}[.)]|\([a-z0-9]{1,3}\))\s+")
+# Emoji, skin tones, what joins and varies them; a small model has never seen any.
+_EMOJI = frozenset({"So", "Sk", "Cf", "Co"})
+_JOINERS = "\ufe0e\ufe0f\u20e3"
 _LINE = re.compile(r"[^\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 # Where a sentence that is too long is best cut, best first.
 _CUTS = (re.compile(r"[;:；：]\s+|——?\s*|[。！？]"), re.compile(r"[,，、]\s*"), re.compile(r"\s+"))
@@ -33,7 +37,7 @@ class Span:
 
 
 def segment(text: str, language: str) -> list[Span]:
-    """The sentences of a text, in order, each without white space at its ends.
+    """The sentences of a text, in order, each without white space or emoji at its ends.
 
     A line break ends a sentence. Stretches without any letter are left out.
 
@@ -103,11 +107,18 @@ def cut(text: str, span: Span) -> list[Span]:
 
 
 def _strip(text: str, start: int, end: int) -> Span:
-    while start < end and text[start].isspace():
+    """The stretch without white space and emoji at its ends: these are layout too."""
+    while start < end and _is_edge(text[start]):
         start += 1
-    while end > start and text[end - 1].isspace():
+    while end > start and _is_edge(text[end - 1]):
         end -= 1
     return Span(start, end)
+
+
+def _is_edge(character: str) -> bool:
+    if character.isascii():
+        return character.isspace()
+    return character.isspace() or unicodedata.category(character) in _EMOJI or character in _JOINERS
 
 
 def _primary(language: str) -> str:

@@ -33,6 +33,14 @@ def test_the_space_between_sentences_goes_only_where_the_target_has_none() -> No
     assert segmenter.rejoin(text, spans, ["Un.", "Deux.", "Trois."], "fr") == "Un. Deux.  Trois."
 
 
+def test_emoji_at_the_ends_of_a_sentence_are_kept_where_they_are() -> None:
+    text = "😀 I love you ❤️👩🏽‍💻\nGood night! 🌙 Bye."
+    spans = segment(text, "en")
+    assert [span.of(text) for span in spans] == ["I love you", "Good night!", "Bye."]
+    joined = segmenter.rejoin(text, spans, ["一", "二", "三"], "zh-TW")
+    assert joined == "😀 一 ❤️👩🏽‍💻\n二 🌙 三"
+
+
 TEXTS = st.text(
     alphabet=st.sampled_from("aB. !?\n\r\t\"'。！，你好 \u3000é😀-*#1)(…;\u2028\u200b"), max_size=80
 )
