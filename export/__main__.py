@@ -18,9 +18,12 @@ from server.errors import BundleError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export a trained model; 2 with one line if it cannot be done."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING)
+    """Export a trained model; 2 with one line if it cannot be done. Progress goes to stderr."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not (options.out or options.release):
+        parser.error("say what to write: --out, --release or both")
+    _show_progress()
     try:
         if options.release:
             save_release(options.trained, options.release)
@@ -28,9 +31,22 @@ def main(arguments: list[str] | None = None) -> int:
         if options.out:
             _export(options)
     except (ConfigError, CheckpointError, ExportError, BundleError) as error:
-        print(f"dragoman export: {error}", file=sys.stderr)
-        return 2
+        return _fault(error)
+    except OSError as error:  # a place that cannot be written, a full disk
+        return _fault(f"{error.filename or options.trained}: {error.strerror or error}")
     return 0
+
+
+def _fault(reason: object) -> int:
+    """The exit status, once the reason is told."""
+    print(f"dragoman export: {reason}", file=sys.stderr)
+    return 2
+
+
+def _show_progress() -> None:
+    """From now on the package's log goes to stderr as plain lines; of others, warnings."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("export").setLevel(logging.INFO)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,7 +76,7 @@ def _export(options: argparse.Namespace) -> None:
     trained = read_trained(options.trained, options.corpora)
     validation = _validation(options.validation, trained)
     settings = ExportSettings(
-        name=options.name or options.out.name,
+        name=options.name or options.out.resolve().name,
         precision=options.precision,
         licence=options.licence,
         max_source_tokens=options.max_source_tokens,
@@ -81,6 +97,13 @@ def _validation(given: list[str], trained: TrainedModel) -> dict[str, Validation
             msg = "--validation takes NAME=FILE"
             raise ConfigError(msg)
         files = {name: Path(file) for name, _, file in pairs}
+    for name, path in files.items():
+        if not path.is_file():
+            msg = (
+                f"{path}: no such file, and validation set '{name}' is needed to show parity; "
+                f"say where it is with --corpora DIR or --validation {name}=FILE"
+            )
+            raise ConfigError(msg)
     return {name: read_validation(path) for name, path in files.items()}
 
 

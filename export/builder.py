@@ -47,12 +47,22 @@ class GraphBuilder:
     def constant(self, value: Array) -> str:
         """A constant; equal ones are stored once, which is what tied weights are."""
         array = np.ascontiguousarray(value)
-        key = repr((array.dtype, array.shape)).encode() + array.tobytes()
+        key = _content(array)
         if key not in self._known:
             name = f"constant_{len(self._constants)}"
             self._known[key] = name
             self._constants[name] = array
         return self._known[key]
+
+    def transposed(self, matrix: NDArray[Any]) -> str:
+        """The transpose of a constant.
+
+        A matrix that is stored already, such as a tied embedding, is not stored a second time:
+        the node that turns it is folded away when ONNX Runtime loads the graph.
+        """
+        if _content(matrix) in self._known:
+            return self.node("Transpose", [self.constant(matrix)], perm=[1, 0])
+        return self.constant(matrix.T)
 
     def integers(self, *values: int) -> str:
         """A constant int64 vector."""
@@ -108,6 +118,11 @@ class GraphBuilder:
     def _name(self, operator: str) -> str:
         self._count += 1
         return f"{operator}_{self._count}"
+
+
+def _content(array: NDArray[Any]) -> bytes:
+    """What makes two constants one."""
+    return repr((array.dtype, array.shape)).encode() + array.tobytes()
 
 
 def array_of(tensor: Tensor) -> NDArray[np.float32]:

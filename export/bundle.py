@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from server.bundle import (
     open_bundle,
 )
 
+_log = logging.getLogger(__name__)
+
 GOLDEN_SENTENCES = (
     "I love you.",
     "Good morning.",
@@ -44,6 +47,9 @@ GOLDEN_SENTENCES = (
     "My brother bought three books yesterday.",
     "Could you tell me what time it is?",
 )
+
+
+_FEWEST_TOKENS = 2  # a token and the end
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,13 @@ def write_bundle(
     """Export, verify, and only then put the bundle in its place; the bundle, opened.
 
     Raises:
-        ExportError: parity fails, or the sizes do not fit the model; ``folder`` is as it was.
+        ExportError: parity fails, the sizes do not fit the model, or something else than a bundle
+            stands in the way; ``folder`` is as it was.
+        OSError: the place cannot be written.
     """
-    positions = trained.model.config.max_positions
-    if max(settings.max_source_tokens, settings.max_target_tokens) > positions:
-        msg = f"the model has {positions} positions, fewer than the token limits asked for"
-        raise ExportError(msg)
+    folder = folder.resolve()  # a place such as "." has no name, and a link is followed
+    _check_limits(settings, trained.model.config.max_positions)
+    _check_place(folder)
     if not validation:
         msg = "no validation set: parity cannot be shown"
         raise ExportError(msg)
@@ -79,6 +86,7 @@ def write_bundle(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
+        _log.info("writing %s graphs", settings.precision)
         _write_files(trained, partial, settings)
         draft = Bundle(partial, _manifest(trained, settings, [], []), digest="")
         report, outputs = verify(trained.model, draft, trained.tokenizers, validation)
@@ -88,11 +96,36 @@ def write_bundle(
         (partial / reader.MODEL_CARD).write_text(card, encoding="utf-8")
         _write_manifest(partial, manifest)
         open_bundle(partial)
+        _replace(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _replace(partial, folder)
     return open_bundle(folder)
+
+
+def _check_limits(settings: ExportSettings, positions: int) -> None:
+    """Refuse token limits that the model has no positions for."""
+    limits = settings.max_source_tokens, settings.max_target_tokens
+    if min(limits) < _FEWEST_TOKENS:
+        msg = f"token limits count the end token, so they are {_FEWEST_TOKENS} or more"
+        raise ExportError(msg)
+    if max(limits) > positions:
+        msg = f"the model has {positions} positions, fewer than the token limits asked for"
+        raise ExportError(msg)
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse to replace anything but a bundle, whole or damaged: what stands there is lost."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        msg = f"{folder}: not a directory"
+        raise ExportError(msg)
+    of_bundle = {reader.MANIFEST, *reader.REQUIRED_FILES}
+    foreign = sorted({path.name for path in folder.iterdir()} - of_bundle)
+    if foreign:
+        msg = f"{folder}: not replaced, for it holds '{foreign[0]}', which is not of a bundle"
+        raise ExportError(msg)
 
 
 def _write_files(trained: TrainedModel, folder: Path, settings: ExportSettings) -> None:
@@ -135,7 +168,7 @@ def _manifest(
                 name=name,
                 origin=source.origin,
                 licence=source.licence,
-                pairs=trained.pairs.get(name, 0),
+                pairs=trained.pairs[name],
                 weight=source.weight,
             )
             for name, source in experiment.corpus.sources.items()
@@ -204,10 +237,16 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 def _replace(partial: Path, folder: Path) -> None:
     """Put a whole bundle where another may stand; one of the two is always there."""
     old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
+    if not folder.exists():
+        partial.rename(folder)
+    else:
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-    partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
     shutil.rmtree(old, ignore_errors=True)
 
 

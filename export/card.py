@@ -64,9 +64,12 @@ def _scores(report: ParityReport, validation: dict[str, ValidationSet]) -> str:
         f"| {name} | {len(validation[name].sources):,} | {found.bleu:.1f} | {found.chrf:.1f} |"
         for name, found in report.scores.items()
     ]
-    first = next(iter(report.scores.values()))
-    signature = f"sacreBLEU `{first.bleu_signature}` and `{first.chrf_signature}`; greedy decoding."
-    return "\n".join(rows) + "\n\n" + signature
+    # Sets differ in their number of references, and so in their signatures.
+    signatures = [
+        f"- {name}: `{found.bleu_signature}`, `{found.chrf_signature}`"
+        for name, found in report.scores.items()
+    ]
+    return "\n".join([*rows, "", "Greedy decoding; sacreBLEU signatures:", "", *signatures])
 
 
 def _parity(report: ParityReport) -> str:
@@ -122,4 +125,5 @@ def _examples(name: str, validation: ValidationSet, outputs: list[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    """The text as one cell of a table; a model may put out line breaks."""
+    return " ".join(text.split()).replace("|", "\\|")

@@ -83,7 +83,7 @@ class Int8:
         row_values, row_scales = self._quantise_rows(graph, x)
         inputs = [
             row_values,
-            graph.constant(matrix.T),
+            graph.transposed(matrix),
             graph.constant(np.float32(1.0)),
             graph.constant(scales),
             graph.constant(np.uint8(128)),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 
-from model.checkpoint import load_weights
+from model.checkpoint import CheckpointError, load_weights, save_weights
 from model.config import ConfigError, Experiment, read_experiment
+from model.prepare import CORPUS as PREPARED
 from model.prepare import SOURCE_TOKENIZER, TARGET_TOKENIZER
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
@@ -40,45 +42,95 @@ def read_trained(folder: Path, corpora: Path | None = None) -> TrainedModel:
     from its release.
 
     Raises:
-        ConfigError: a file is missing or malformed.
+        ConfigError: a file is missing or malformed, or belongs to another model.
         CheckpointError: the weights cannot be used.
     """
-    weights = folder / (BEST if (folder / BEST).exists() else RELEASED)
+    weights = next((folder / name for name in (BEST, RELEASED) if (folder / name).exists()), None)
+    if weights is None:
+        msg = f"{folder}: not a run folder or release, holds neither {BEST} nor {RELEASED}"
+        raise ConfigError(msg)
     model, metadata = load_weights(weights)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half().float())
-    try:
-        tokenizers = (
-            Tokenizer((folder / SOURCE_TOKENIZER).read_bytes()),
-            Tokenizer((folder / TARGET_TOKENIZER).read_bytes()),
-        )
-        pairs = _pairs(folder)
-    except (OSError, ValueError, KeyError) as error:
-        msg = f"{folder}: not a run folder ({error})"
-        raise ConfigError(msg) from error
+    _round(model, weights)
+    source = _tokenizer(folder / SOURCE_TOKENIZER, model.config.source_vocab_size)
+    target = _tokenizer(folder / TARGET_TOKENIZER, model.config.target_vocab_size)
     experiment = read_experiment(folder / EXPERIMENT, corpora)
-    return TrainedModel(model, metadata, tokenizers, experiment, pairs)
+    pairs = _pairs(folder)
+    for name in experiment.corpus.sources:
+        if name not in pairs:  # the manifest would say that none was used
+            msg = f"{folder}: does not say how many pairs of corpus.sources.{name} were trained on"
+            raise ConfigError(msg)
+    return TrainedModel(model, metadata, (source, target), experiment, pairs)
 
 
 def save_release(run: Path, folder: Path) -> None:
-    """Write the run's best weights as float16, and what is needed to export or train on."""
+    """Write the run's best weights as float16, and what is needed to export them again.
+
+    Raises:
+        ConfigError: a file of the run is missing or malformed.
+        CheckpointError: its weights cannot be used.
+        OSError: ``folder`` cannot be written.
+    """
     trained = read_trained(run)
+    if not (run / LOG).exists():
+        msg = f"{run / LOG}: missing, and a release says how its weights came to be"
+        raise ConfigError(msg)
     folder.mkdir(parents=True, exist_ok=True)
-    with safetensors.safe_open(run / BEST, framework="pt") as file:
-        halves = {name: file.get_tensor(name).half() for name in file.keys()}  # noqa: SIM118
-    safetensors.torch.save_file(halves, folder / RELEASED, trained.metadata)
     for name in (SOURCE_TOKENIZER, TARGET_TOKENIZER, EXPERIMENT, LOG):
         shutil.copyfile(run / name, folder / name)
     text = json.dumps(trained.pairs, indent=1)
     (folder / CORPUS).write_text(text + "\n", encoding="utf-8")
+    halves = {name: value.detach().half() for name, value in trained.model.named_parameters()}
+    save_weights(folder / RELEASED, halves, trained.metadata)
+
+
+def _round(model: Transformer, path: Path) -> None:
+    """Leave in the model what float16 keeps of it."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(parameter.half().float())
+            if not parameter.isfinite().all():
+                msg = f"{path}: {name} is not a number, or too large for float16"
+                raise CheckpointError(msg)
+
+
+def _tokenizer(path: Path, vocabulary: int) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer(path.read_bytes())
+    except OSError as error:
+        msg = f"{path}: {error.strerror or error}"
+        raise ConfigError(msg) from error
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise ConfigError(msg) from error
+    if len(tokenizer) != vocabulary:
+        msg = f"{path}: has {len(tokenizer)} pieces, the network was trained with {vocabulary}"
+        raise ConfigError(msg)
+    return tokenizer
 
 
 def _pairs(folder: Path) -> dict[str, int]:
-    if (folder / CORPUS).exists():
-        table: dict[str, int] = json.loads((folder / CORPUS).read_text(encoding="utf-8"))
-        return table
-    with np.load(folder / "corpus.npz") as arrays:
+    """Training pairs by source: counted in a run, written down in a release."""
+    path = folder / (CORPUS if (folder / CORPUS).exists() else PREPARED)
+    try:
+        return _written_pairs(path) if path.name == CORPUS else _counted_pairs(path)
+    except OSError as error:
+        msg = f"{path}: {error.strerror or error}"
+        raise ConfigError(msg) from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        msg = f"{path}: damaged, cannot tell how many pairs were trained on"
+        raise ConfigError(msg) from error
+
+
+def _written_pairs(path: Path) -> dict[str, int]:
+    table = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(table, dict) or not all(type(count) is int for count in table.values()):
+        msg = "not a table of counts"
+        raise ValueError(msg)
+    return table
+
+
+def _counted_pairs(path: Path) -> dict[str, int]:
+    with np.load(path) as arrays:
         suffix = "/target_ends"
         names = [name.removesuffix(suffix) for name in arrays.files if name.endswith(suffix)]
         return {name: int(arrays[name + suffix].size) for name in names}

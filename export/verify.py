@@ -6,6 +6,7 @@ The exported graphs are run by the server's own engine, so what is compared is w
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ from server.engine.request import Sequence
 from server.engine.scheduler import Scheduler
 from server.engine.search import Search, log_sum_exp
 from server.metrics import Metrics
+
+_log = logging.getLogger(__name__)
 
 _SLOTS = 32
 _STEPWISE_SENTENCES = 32
@@ -157,12 +160,16 @@ def verify(
     exported = Exported(bundle)
     first = next(iter(validation.values()))
     samples = tokenizers[0].encode(first.head(_STEPWISE_SENTENCES).sources)
+    _log.info("comparing log-probabilities with PyTorch's, step by step")
     highest, mean = stepwise_difference(model, exported, samples)
     datasets, outputs, scores = {}, {}, {}
     for name, of_set in validation.items():
+        _log.info("%s: translating %d sentences", name, len(of_set.sources))
         outputs[name] = exported.translate(of_set.sources, tokenizers)
         scores[name] = score(outputs[name], of_set.references, manifest.target_language)
+        _log.info("%s: BLEU %.2f, chrF2 %.2f", name, scores[name].bleu, scores[name].chrf)
         sample = of_set.head(_COMPARED_SENTENCES)
+        _log.info("%s: %d sentences in PyTorch, for comparison", name, len(sample.sources))
         datasets[name] = _compare(model, exported, tokenizers, sample, manifest.target_language)
     report = ParityReport(
         precision=manifest.precision,

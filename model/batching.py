@@ -37,6 +37,10 @@ class Batch:
     target_out: Tensor
     """[B, T], ``target_in`` one step ahead, each row ends in EOS."""
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(self.source.to(device), self.target_in.to(device), self.target_out.to(device))
+
 
 @dataclass(frozen=True, slots=True)
 class WeightedSource:

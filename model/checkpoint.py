@@ -1,13 +1,14 @@
 """What a run leaves on disk: its state to go on from, and weights to use.
 
 Files are written whole beside their place and then moved there, so a run killed at any
-moment leaves the last good file.
+moment, or a machine that loses power, leaves the last good file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,23 +38,26 @@ class Position:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state that :func:`load_state` reads."""
-    partial = path.with_suffix(path.suffix + ".partial")
+    partial = _beside(path)
     torch.save(state, partial)
-    partial.replace(path)
+    _move(partial, path)
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """A training state; nothing in the file is executed.
 
     Raises:
-        CheckpointError: missing, cut short or damaged.
+        CheckpointError: missing, cut short, damaged or something else.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        msg = f"{path}: not a usable checkpoint ({reason})"
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError,
+            TypeError, AttributeError) as error:  # fmt: skip  # whatever damaged bytes spell
+        msg = f"{path}: not a usable checkpoint ({_reason(error)})"
         raise CheckpointError(msg) from error
+    if not isinstance(state, dict):
+        msg = f"{path}: not a usable checkpoint (holds no training state)"
+        raise CheckpointError(msg)
     return state
 
 
@@ -65,9 +69,9 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             stored[name] = tensor.detach().contiguous()
-    partial = path.with_suffix(path.suffix + ".partial")
+    partial = _beside(path)
     safetensors.torch.save_file(stored, partial, metadata)
-    partial.replace(path)
+    _move(partial, path)
 
 
 def load_weights(path: Path) -> tuple[Transformer, dict[str, str]]:
@@ -84,10 +88,10 @@ def load_weights(path: Path) -> tuple[Transformer, dict[str, str]]:
         model = Transformer(config)
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        msg = f"{path}: not a usable weights file ({error})"
+        msg = f"{path}: not a usable weights file ({_reason(error)})"
         raise CheckpointError(msg) from error
     except RuntimeError as error:
-        msg = f"{path}: weights do not fit the model ({str(error).splitlines()[0]})"
+        msg = f"{path}: weights do not fit the model ({_reason(error)})"
         raise CheckpointError(msg) from error
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - {
         name for name, _ in model.named_parameters()
@@ -101,3 +105,23 @@ def load_weights(path: Path) -> tuple[Transformer, dict[str, str]]:
 def model_metadata(config: TransformerConfig) -> str:
     """The shape of the network as it is stored beside the weights."""
     return json.dumps(dataclasses.asdict(config), sort_keys=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(path.suffix + ".partial")
+
+
+def _move(partial: Path, path: Path) -> None:
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _reason(error: Exception) -> str:
+    """An exception in a few words of one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

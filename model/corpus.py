@@ -58,20 +58,30 @@ def read_tsv(path: Path) -> Iterator[list[str]]:
     """The columns of each line of a UTF-8 TSV file, plain or xz.
 
     Raises:
-        ConfigError: unreadable, or a line without a tab; the message names the line.
+        ConfigError: unreadable, or a line that is not UTF-8 or has no tab; the message names it.
     """
     opener = lzma.open if path.suffix == ".xz" else open
     try:
-        with opener(path, "rt", encoding="utf-8", newline="\n") as lines:
+        with opener(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
-                columns = line.rstrip("\r\n").split("\t")
-                if len(columns) < 2:  # noqa: PLR2004
-                    msg = f"{path}:{number}: expected two columns parted by a tab"
-                    raise ConfigError(msg)
-                yield columns
-    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
-        msg = f"{path}: {error}"
+                yield _columns(line, f"{path}:{number}")
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        msg = f"{path}: {reason}"
         raise ConfigError(msg) from error
+
+
+def _columns(line: bytes, where: str) -> list[str]:
+    try:
+        text = line.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        msg = f"{where}: not UTF-8"
+        raise ConfigError(msg) from error
+    columns = text.rstrip("\r\n").split("\t")
+    if len(columns) < 2:  # noqa: PLR2004  sentence and translation
+        msg = f"{where}: expected two columns parted by a tab"
+        raise ConfigError(msg)
+    return columns
 
 
 def to_taiwan(texts: Iterable[str]) -> Iterator[str]:

@@ -37,7 +37,7 @@ def greedy(model: Transformer, source: Tensor, max_tokens: int) -> list[Hypothes
     Args:
         model: in eval mode.
         source: int64 [B, S], padded, each row ending in EOS.
-        max_tokens: limit of target tokens, EOS counted.
+        max_tokens: limit of target tokens, EOS counted; the model's positions are another.
     """
     mask = padding_mask(source, PAD_ID)
     cross = model.cross_keys_values(model.encode(source, mask))
@@ -46,7 +46,7 @@ def greedy(model: Transformer, source: Tensor, max_tokens: int) -> list[Hypothes
     rows = list(range(len(ids)))  # of the source, those that go on
     tokens = torch.full((len(ids), 1), BOS_ID, device=source.device)
     cache: list[KeyValue] | None = None
-    for _ in range(max_tokens):
+    for _ in range(min(max_tokens, model.config.max_positions)):
         logits, cache = model.decode(tokens, cross, mask, cache)
         best, choice = next_log_probs(logits[:, -1]).max(dim=-1)
         for row, value, token in zip(rows, best.tolist(), choice.tolist(), strict=True):
@@ -83,17 +83,19 @@ def beam_search(
 ) -> list[Hypothesis]:
     """The best finished hypotheses of one sentence, best first, at most ``beam_size``.
 
-    Each step extends every live hypothesis by its best tokens and keeps the
-    ``beam_size`` likeliest; those that end leave the beam with their penalised score. The
-    search ends when ``beam_size`` have ended, or no live one can do better than all of them.
+    Each step extends every live hypothesis by its best tokens. Of the ``beam_size``
+    likeliest extensions, those with EOS have ended and are ranked by their penalised score;
+    the ``beam_size`` likeliest without EOS live on. The search ends when ``beam_size`` have
+    ended (as in fairseq and CTranslate2), so that a beam of one is greedy.
 
     Args:
         model: in eval mode.
         source: int64 [1, S], ending in EOS.
-        max_tokens: limit of target tokens, EOS counted.
+        max_tokens: limit of target tokens, EOS counted; the model's positions are another.
         beam_size: live hypotheses, 1 or more.
         alpha: of :func:`length_penalty`.
     """
+    max_tokens = min(max_tokens, model.config.max_positions)
     mask = padding_mask(source, PAD_ID)
     cross = model.cross_keys_values(model.encode(source, mask))
     live: list[tuple[list[int], float]] = [([], 0.0)]
@@ -105,35 +107,27 @@ def beam_search(
         widened = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in cross]
         logits, cache = model.decode(tokens, widened, mask, cache)
         log_probs = next_log_probs(logits[:, -1])
-        totals = log_probs + torch.tensor([total for _, total in live])[:, None]
+        sums = torch.tensor([total for _, total in live], device=source.device)
+        totals = log_probs + sums[:, None]
         # Half of these may be EOS, and then there are still enough to go on with.
         best, flat = totals.flatten().topk(min(2 * beam_size, int(totals.isfinite().sum())))
         vocabulary = log_probs.shape[-1]
         extended: list[tuple[list[int], float]] = []
         parents: list[int] = []
-        for total, index in zip(best.tolist(), flat.tolist(), strict=True):
+        for rank, (total, index) in enumerate(zip(best.tolist(), flat.tolist(), strict=True)):
             parent, token = divmod(index, vocabulary)
             ids = live[parent][0]
             if token == EOS_ID or step == max_tokens:
-                ended = ids if token == EOS_ID else [*ids, token]
-                finished.append(Hypothesis(ended, total, total / length_penalty(step, alpha)))
+                if rank < beam_size:
+                    ended = ids if token == EOS_ID else [*ids, token]
+                    finished.append(Hypothesis(ended, total, total / length_penalty(step, alpha)))
             elif len(extended) < beam_size:
                 extended.append(([*ids, token], total))
                 parents.append(parent)
-        finished.sort(key=lambda hypothesis: hypothesis.score, reverse=True)
-        del finished[beam_size:]
         live = extended
-        if not live or _settled(finished, live[0][1], beam_size, alpha, max_tokens):
+        if len(finished) >= beam_size or not live:
             break
         cache = [(k[parents], v[parents]) for k, v in cache]
         tokens = torch.tensor([[ids[-1]] for ids, _ in live], device=source.device)
-    return finished
-
-
-def _settled(
-    finished: list[Hypothesis], best_live: float, beam_size: int, alpha: float, max_tokens: int
-) -> bool:
-    """No live hypothesis can still enter the list: its total only falls."""
-    if len(finished) < beam_size:
-        return False
-    return best_live / length_penalty(max_tokens, alpha) <= finished[-1].score
+    finished.sort(key=lambda hypothesis: hypothesis.score, reverse=True)
+    return finished[:beam_size]

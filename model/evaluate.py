@@ -10,6 +10,7 @@ import sacrebleu
 import torch
 
 from model.batching import Batch, TokenisedPair, collate
+from model.config import ConfigError
 from model.corpus import read_tsv
 from model.decoding import greedy
 from model.loss import label_smoothed_loss
@@ -45,8 +46,15 @@ class Scores:
 
 
 def read_validation(path: Path) -> ValidationSet:
-    """Sentence TAB reference [TAB reference ...]."""
+    """Sentence TAB reference [TAB reference ...].
+
+    Raises:
+        ConfigError: unreadable, malformed or empty.
+    """
     rows = list(read_tsv(path))
+    if not rows:
+        msg = f"{path}: no sentences"
+        raise ConfigError(msg)
     return ValidationSet([row[0] for row in rows], [row[1:] for row in rows])
 
 
@@ -76,23 +84,28 @@ def translate(
 ) -> list[str]:
     """Greedy translations in the order of ``sentences``; the model is left in eval mode."""
     model.eval()
-    ids = source_tokenizer.encode(sentences)
-    limit = model.config.max_positions - 1
-    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    limit = model.config.max_positions - 1  # begin or end takes a position
+    ids = [row[:limit] for row in source_tokenizer.encode(sentences)]
     results = [""] * len(ids)
-    while order:
-        longest, rows = 0, 0
-        for index in order:
-            longest = max(longest, min(len(ids[index]), limit) + 1)
-            if rows and (rows + 1) * longest > batch_tokens:
-                break
-            rows += 1
-        chosen, order = order[:rows], order[rows:]
-        source = collate([_pair(ids[index][:limit], []) for index in chosen]).source
-        hypotheses = greedy(model, source, max_tokens=min(2 * longest + 10, limit))
-        for index, hypothesis in zip(chosen, hypotheses, strict=True):
-            results[index] = target_tokenizer.decode(hypothesis.ids)
+    for chosen in _chunks(ids, batch_tokens):
+        source = collate([_pair(ids[index], []) for index in chosen]).source.to(_device(model))
+        lengths = [min(2 * len(ids[index]) + 12, limit) for index in chosen]
+        hypotheses = greedy(model, source, max_tokens=max(lengths))
+        for index, length, hypothesis in zip(chosen, lengths, hypotheses, strict=True):
+            # Each at its own limit: a translation never depends on its company.
+            results[index] = target_tokenizer.decode(hypothesis.ids[:length])
     return results
+
+
+def _chunks(ids: list[list[int]], batch_tokens: int) -> list[list[int]]:
+    """Indices of rows of like length, each chunk within ``batch_tokens``, padding included."""
+    chunks: list[list[int]] = []
+    for index in sorted(range(len(ids)), key=lambda index: len(ids[index])):
+        if chunks and (len(chunks[-1]) + 1) * (len(ids[index]) + 1) <= batch_tokens:
+            chunks[-1].append(index)
+        else:
+            chunks.append([index])
+    return chunks
 
 
 @torch.inference_mode()
@@ -100,7 +113,7 @@ def mean_loss(model: Transformer, batches: list[Batch], smoothing: float) -> tup
     """Mean smoothed loss and mean negative log-likelihood a token, in eval mode."""
     model.eval()
     smoothed, likelihood, tokens = 0.0, 0.0, 0
-    for batch in batches:
+    for batch in (batch.to(_device(model)) for batch in batches):
         logits = model(batch.source, batch.target_in, padding_mask(batch.source, PAD_ID))
         loss = label_smoothed_loss(
             logits.flatten(0, 1), batch.target_out.flatten(), PAD_ID, smoothing
@@ -112,14 +125,27 @@ def mean_loss(model: Transformer, batches: list[Batch], smoothing: float) -> tup
 
 
 def validation_batches(
-    validation: ValidationSet, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, rows: int
+    validation: ValidationSet,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    *,
+    rows: int,
+    max_positions: int,
 ) -> list[Batch]:
-    """The set against its first references, as padded batches."""
+    """The set against its first references, as padded batches; what is too long is cut."""
     sources = source_tokenizer.encode(validation.sources)
     targets = target_tokenizer.encode([row[0] for row in validation.references])
-    pairs = [_pair(source, target) for source, target in zip(sources, targets, strict=True)]
+    limit = max_positions - 1  # begin or end takes a position
+    pairs = [
+        _pair(source[:limit], target[:limit])
+        for source, target in zip(sources, targets, strict=True)
+    ]
     pairs.sort(key=lambda pair: pair.source.size)
     return [collate(pairs[start : start + rows]) for start in range(0, len(pairs), rows)]
+
+
+def _device(model: Transformer) -> torch.device:
+    return model.projection.weight.device
 
 
 def _pair(source: list[int], target: list[int]) -> TokenisedPair:

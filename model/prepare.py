@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import zipfile
+import zlib
+from collections.abc import Sized
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from model.batching import TokenisedPair, WeightedSource
+from model.checkpoint import CheckpointError
 from model.config import ConfigError, CorpusSettings, Experiment
 from model.corpus import Pair, read_corpus
 from model.evaluate import read_validation
@@ -16,6 +20,7 @@ from model.tokenizer import Tokenizer, train_tokenizer
 from model.train import TrainingData
 
 SOURCE_TOKENIZER, TARGET_TOKENIZER = "source.model", "target.model"
+CORPUS, REPORT = "corpus.npz", "corpus.txt"
 _TOKENIZER_SENTENCES = 400_000
 
 
@@ -23,46 +28,79 @@ def prepare(experiment: Experiment, folder: Path) -> TrainingData:
     """Training data of the experiment, from the run folder where it was prepared before.
 
     Raises:
-        ConfigError: a corpus file is missing or malformed.
+        ConfigError: a corpus file is missing, malformed or leaves nothing to train on.
+        CheckpointError: what was prepared before is damaged, or of other sources.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    corpus = folder / "corpus.npz"
-    if not corpus.exists():
-        _prepare_corpus(experiment, folder, corpus)
-    with np.load(corpus) as arrays:
-        sources = [
-            WeightedSource(_unpack(arrays, name), settings.weight)
-            for name, settings in experiment.corpus.sources.items()
-        ]
+    validation = {
+        name: read_validation(path) for name, path in experiment.corpus.validation.items()
+    }
+    if not is_prepared(folder):
+        _prepare_corpus(experiment, folder)
     return TrainingData(
-        sources=sources,
-        validation={
-            name: read_validation(path) for name, path in experiment.corpus.validation.items()
-        },
-        source_tokenizer=Tokenizer((folder / SOURCE_TOKENIZER).read_bytes()),
-        target_tokenizer=Tokenizer((folder / TARGET_TOKENIZER).read_bytes()),
+        sources=_load_sources(experiment.corpus, folder / CORPUS),
+        validation=validation,
+        source_tokenizer=_load_tokenizer(folder / SOURCE_TOKENIZER),
+        target_tokenizer=_load_tokenizer(folder / TARGET_TOKENIZER),
     )
 
 
-def _prepare_corpus(experiment: Experiment, folder: Path, path: Path) -> None:
+def is_prepared(folder: Path) -> bool:
+    """Whether the run folder holds a corpus, which is then taken as it is."""
+    return (folder / CORPUS).exists()
+
+
+def _load_sources(settings: CorpusSettings, path: Path) -> list[WeightedSource]:
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            prepared = {key.partition("/")[0] for key in arrays.files}
+            stored = {name: _unpack(arrays, name) for name in settings.sources if name in prepared}
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        msg = f"{path}: damaged, remove it and it is made again ({error})"
+        raise CheckpointError(msg) from error
+    for name in settings.sources.keys() - stored.keys():
+        msg = f"{path}: prepared without corpus.sources.{name}; start a new run folder"
+        raise CheckpointError(msg)
+    return [
+        WeightedSource(stored[name], source.weight) for name, source in settings.sources.items()
+    ]
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"{path}: {reason}"
+        raise CheckpointError(msg) from error
+
+
+def _prepare_corpus(experiment: Experiment, folder: Path) -> None:
     pairs, reports = read_corpus(experiment.corpus)
+    for name, of_source in pairs.items():
+        _check_any(name, of_source)
     source, target = _train_tokenizers(experiment, pairs)
     (folder / SOURCE_TOKENIZER).write_bytes(source.model)
     (folder / TARGET_TOKENIZER).write_bytes(target.model)
     arrays: dict[str, np.ndarray] = {}
     for name, of_source in pairs.items():
         kept = _tokenise(of_source, source, target, experiment.corpus.max_tokens)
-        reports[name].dropped["too long"] += len(of_source) - len(kept)
+        _check_any(name, kept)
+        if too_long := len(of_source) - len(kept):
+            reports[name].dropped["too long"] = too_long
         reports[name].kept = len(kept)
-        if not kept:
-            msg = f"corpus.sources.{name}: no pair is fit to train on"
-            raise ConfigError(msg)
         arrays |= _pack(name, kept)
     table = "\n".join(report.row(name) for name, report in reports.items())
-    (folder / "corpus.txt").write_text(table + "\n", encoding="utf-8")
-    partial = path.with_suffix(".partial.npz")
+    (folder / REPORT).write_text(table + "\n", encoding="utf-8")
+    partial = folder / "corpus.partial.npz"
     np.savez_compressed(partial, allow_pickle=False, **arrays)
-    partial.replace(path)
+    partial.replace(folder / CORPUS)  # last: a folder that has it has the tokenizers too
+
+
+def _check_any(name: str, kept: Sized) -> None:
+    if not len(kept):
+        msg = f"corpus.sources.{name}: no pair is fit to train on"
+        raise ConfigError(msg)
 
 
 def _train_tokenizers(
@@ -72,18 +110,22 @@ def _train_tokenizers(
     settings, sample = experiment.tokenizer, _sample(pairs, experiment.corpus)
     english, chinese = [pair.source for pair in sample], [pair.target for pair in sample]
     coverage = settings.character_coverage
-    if settings.shared:
-        both = train_tokenizer(
-            chain(english, chinese),
-            settings.source_vocab_size,
-            character_coverage=coverage,
-            normalise=False,
+    try:
+        if settings.shared:
+            both = train_tokenizer(
+                chain(english, chinese),
+                settings.source_vocab_size,
+                character_coverage=coverage,
+                normalise=False,
+            )
+            return Tokenizer(both), Tokenizer(both)
+        source = train_tokenizer(english, settings.source_vocab_size)
+        target = train_tokenizer(
+            chinese, settings.target_vocab_size, character_coverage=coverage, normalise=False
         )
-        return Tokenizer(both), Tokenizer(both)
-    source = train_tokenizer(english, settings.source_vocab_size)
-    target = train_tokenizer(
-        chinese, settings.target_vocab_size, character_coverage=coverage, normalise=False
-    )
+    except ValueError as error:
+        msg = f"tokenizer: {error}"
+        raise ConfigError(msg) from error
     return Tokenizer(source), Tokenizer(target)
 
 

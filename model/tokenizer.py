@@ -64,28 +64,39 @@ def train_tokenizer(
 
     Args:
         sentences: the text, one sentence an item.
-        vocab_size: how many pieces, the four special ids and 256 bytes included.
+        vocab_size: how many pieces at most, the four special ids and 256 bytes included.
         character_coverage: share of the characters that get a piece of their own.
         normalise: apply :func:`normalisation_rules`; False keeps the text as it is (for
             Chinese, whose full-width punctuation NFKC would take away).
+
+    Raises:
+        ValueError: no sentences, or fewer pieces than the characters that need one.
     """
-    model = io.BytesIO()
+    options: dict[str, Any] = {
+        "model_type": "unigram",
+        "vocab_size": vocab_size,
+        "character_coverage": character_coverage,
+        "hard_vocab_limit": False,  # a small text gives a smaller vocabulary, not an error
+        "byte_fallback": True,
+        "split_digits": True,
+        "add_dummy_prefix": normalise,
+        "normalization_rule_name": "identity",
+    }
+    if not normalise:
+        return _train(sentences, options)
     with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {"normalization_rule_name": "identity"}
-        if normalise:
-            rules = Path(folder) / "rules.tsv"
-            rules.write_text(normalisation_rules(), encoding="ascii")
-            options = {"normalization_rule_tsv": str(rules)}
+        rules = Path(folder) / "rules.tsv"
+        rules.write_text(normalisation_rules(), encoding="ascii")
+        del options["normalization_rule_name"]
+        return _train(sentences, options | {"normalization_rule_tsv": str(rules)})
+
+
+def _train(sentences: Iterable[str], options: dict[str, Any]) -> bytes:
+    model = io.BytesIO()
+    try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=model,
-            model_type="unigram",
-            vocab_size=vocab_size,
-            character_coverage=character_coverage,
-            hard_vocab_limit=False,  # a small text gives a smaller vocabulary, not an error
-            byte_fallback=True,
-            split_digits=True,
-            add_dummy_prefix=normalise,
             pad_id=PAD_ID,
             bos_id=BOS_ID,
             eos_id=EOS_ID,
@@ -94,6 +105,10 @@ def train_tokenizer(
             minloglevel=2,
             **options,
         )
+    except RuntimeError as error:  # "INTERNAL: file(line) [condition] what is wrong"
+        reason = str(error).rpartition("] ")[2].strip() or "there is no text"
+        msg = f"no tokenizer of {options['vocab_size']} pieces: {reason}"
+        raise ValueError(msg) from error
     return _without_paths(model.getvalue())
 
 
@@ -108,9 +123,18 @@ class Tokenizer:
     """Text to ids and back."""
 
     def __init__(self, model: bytes) -> None:
-        """Read the bytes of a tokenizer file."""
+        """Read the bytes of a tokenizer file.
+
+        Raises:
+            ValueError: the bytes are no tokenizer.
+        """
         self.model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor()
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            msg = "not a SentencePiece model"
+            raise ValueError(msg) from error
 
     def __len__(self) -> int:
         """Size of the vocabulary."""

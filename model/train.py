@@ -7,26 +7,32 @@ export) and ``log.jsonl`` (one line a validation).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
+import os
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from model import checkpoint, evaluate
 from model.batching import Batch, TokenisedPair, WeightedSource, collate, plan_epoch
 from model.checkpoint import Position
-from model.config import Experiment, TrainingSettings
+from model.config import ConfigError, Experiment, TrainingSettings
 from model.loss import label_smoothed_loss
+from model.progress import Progress
 from model.schedule import learning_rate
 from model.tokenizer import PAD_ID, Tokenizer
 from model.transformer import Transformer, padding_mask
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,10 @@ class TrainingData:
     target_tokenizer: Tokenizer
 
 
+class DivergenceError(ValueError):
+    """The weights have gone where there is no way back; the message says when."""
+
+
 class Trainer:
     """One run. ``run()`` trains until done or interrupted; calling it again goes on."""
 
@@ -49,7 +59,11 @@ class Trainer:
         folder: Path,
         device: torch.device | None = None,
     ) -> None:
-        """Build the network and, where the folder holds a checkpoint, take it up."""
+        """Build the network and, where the folder holds a checkpoint, take it up.
+
+        Raises:
+            CheckpointError: there is one that cannot be taken up.
+        """
         self.experiment = experiment
         self.settings: TrainingSettings = experiment.training
         self.data = data
@@ -74,41 +88,47 @@ class Trainer:
 
     def run(self, until_step: int | None = None) -> None:
         """Train to ``until_step`` (default: the experiment's end, or until patience runs out)."""
-        last = min(until_step or self.settings.max_steps, self.settings.max_steps)
+        wanted = self.settings.max_steps if until_step is None else until_step
+        last = min(wanted, self.settings.max_steps)
         saved_at = time.monotonic()
-        with tqdm(total=last, initial=self.position.step, unit="step", smoothing=0.05) as bar:
-            tokens, since = 0, time.monotonic()
-            while self.position.step < last and not self.interrupted:
-                loss, step_tokens = self.train_step()
-                tokens += step_tokens
-                bar.update()
-                if self.position.step % 20 == 0:
-                    rate = tokens / (time.monotonic() - since)
-                    tokens, since = 0, time.monotonic()
-                    bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} target tokens/s")
+        with Progress(self.position.step, last) as progress:
+            while self.position.step < last and not self.interrupted and not self.out_of_patience:
+                loss, tokens = self.train_step()
+                progress.advance(self.position.epoch, loss, tokens)
                 if self.position.step % self.settings.validate_every_steps == 0:
-                    record = self.validate()
-                    bar.write(json.dumps(record, ensure_ascii=False))
-                    since = time.monotonic()
-                    if self.validations_since_best >= self.settings.patience:
-                        bar.write("no better for long enough: stopping")
-                        break
+                    progress.say(_line(self.validate()))
+                    progress.restart_clock()
                 if time.monotonic() - saved_at > self.settings.checkpoint_every_seconds:
                     self.save()
                     saved_at = time.monotonic()
         self.save()
 
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last ``patience`` validations were all no better than the best."""
+        return self.validations_since_best >= self.settings.patience
+
     def stop_on_signals(self) -> None:
-        """From now on SIGINT and SIGTERM end the run after the step, with a checkpoint."""
+        """From now on SIGINT and SIGTERM end the run after the step, with a checkpoint.
 
-        def interrupt(_number: int, _frame: FrameType | None) -> None:
+        A second one ends it where it is; the last checkpoint stays.
+        """
+
+        def interrupt(number: int, _frame: FrameType | None) -> None:
             self.interrupted = True
+            with contextlib.suppress(OSError):  # not print: it may be what was interrupted
+                os.write(2, b"\nstopping after this step; once more to stop at once\n")
+            signal.signal(number, before[signal.Signals(number)] or signal.SIG_DFL)
 
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, interrupt)
+        before = {number: signal.signal(number, interrupt) for number in _STOP_SIGNALS}
 
     def train_step(self) -> tuple[float, int]:
-        """One optimiser step over ``accumulate`` batches; mean loss and target tokens."""
+        """One optimiser step over ``accumulate`` batches; mean loss and target tokens.
+
+        Raises:
+            DivergenceError: loss or gradient is no number; the weights are those before the step.
+            ConfigError: an epoch has no pair.
+        """
         batches = [self._next_batch() for _ in range(self.settings.accumulate)]
         total_tokens = sum(int((batch.target_out != PAD_ID).sum()) for batch in batches)
         step = self.position.step + 1
@@ -127,20 +147,28 @@ class Trainer:
             loss = self._loss(batch)
             (loss / total_tokens).backward()  # type: ignore[no-untyped-call]
             loss_sum += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        if not math.isfinite(loss_sum + float(norm)):
+            msg = (
+                f"step {step}: loss {loss_sum / total_tokens:g}, gradient norm {float(norm):g}; "
+                "try a lower training.learning_rate_factor or more training.warmup_steps"
+            )
+            raise DivergenceError(msg)
         self.optimizer.step()
         self._update_average()
         self.position = dataclasses.replace(self.position, step=step)
         return loss_sum / total_tokens, total_tokens
 
-    def validate(self) -> dict[str, object]:
+    def validate(self) -> dict[str, Any]:
         """Score the averaged weights, keep them if they are the best, and log a line."""
         scores, losses = {}, {}
         with self._averaged():
             for name, full in self.data.validation.items():
                 subset = full.head(self.settings.validation_sentences)
                 tokenizers = self.data.source_tokenizer, self.data.target_tokenizer
-                batches = evaluate.validation_batches(subset, *tokenizers, rows=50)
+                batches = evaluate.validation_batches(
+                    subset, *tokenizers, rows=50, max_positions=self.config.max_positions
+                )
                 losses[name] = evaluate.mean_loss(
                     self.model, batches, self.settings.label_smoothing
                 )[1]
@@ -150,7 +178,7 @@ class Trainer:
                 )
             selection = self.settings.selection or next(iter(scores))
             self._keep_if_best(scores[selection])
-        record: dict[str, object] = {
+        record: dict[str, Any] = {
             "step": self.position.step,
             "epoch": self.position.epoch,
             "best": self.validations_since_best == 0,
@@ -176,6 +204,8 @@ class Trainer:
             "random": torch.get_rng_state(),
             "config": checkpoint.model_metadata(self.config),
         }
+        if self.device.type == "cuda":  # where dropout draws from there
+            state["random_cuda"] = torch.cuda.get_rng_state(self.device)
         checkpoint.save_state(self._checkpoint, state)
 
     def restore(self) -> None:
@@ -188,42 +218,57 @@ class Trainer:
         if state.get("config") != checkpoint.model_metadata(self.config):
             msg = f"{self._checkpoint}: belongs to a network of another shape"
             raise checkpoint.CheckpointError(msg)
+        try:
+            self._take_up(state)
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            msg = f"{self._checkpoint}: holds no state of such a run ({type(error).__name__})"
+            raise checkpoint.CheckpointError(msg) from error
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.average = {name: value.to(self.device) for name, value in state["average"].items()}
+        self.average = {name: state["average"][name].to(self.device) for name in self.average}
         self.optimizer.load_state_dict(state["optimizer"])
         self.position = Position(**state["position"])
         self.best_score = state["best_score"]
         self.validations_since_best = state["validations_since_best"]
         torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
 
     def _loss(self, batch: Batch) -> Tensor:
         """Summed smoothed loss of a batch."""
-        source = batch.source.to(self.device)
+        batch = batch.to(self.device)
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            logits = self.model(
-                source, batch.target_in.to(self.device), padding_mask(source, PAD_ID)
-            )
-        labels = batch.target_out.to(self.device).flatten()
+            mask = padding_mask(batch.source, PAD_ID)
+            logits = self.model(batch.source, batch.target_in, mask)
+        labels = batch.target_out.flatten()
         return label_smoothed_loss(
             logits.flatten(0, 1), labels, PAD_ID, self.settings.label_smoothing
         ).smoothed
 
     def _next_batch(self) -> Batch:
         """The batch at the position, which moves on by one."""
-        epoch, index = self.position.epoch, self.position.batch
-        if self._plan is None or self._plan[0] != epoch:
-            self._plan = epoch, self._plan_epoch(epoch)
-        batches = self._plan[1]
-        if index >= len(batches):
-            self.position = dataclasses.replace(self.position, epoch=epoch + 1, batch=0)
-            return self._next_batch()
+        batches = self._plan_epoch(self.position.epoch)
+        if self.position.batch >= len(batches):
+            self.position = dataclasses.replace(
+                self.position, epoch=self.position.epoch + 1, batch=0
+            )
+            batches = self._plan_epoch(self.position.epoch)
+        index = self.position.batch
         self.position = dataclasses.replace(self.position, batch=index + 1)
         return collate(batches[index])
 
     def _plan_epoch(self, epoch: int) -> list[list[TokenisedPair]]:
-        settings = self.settings
-        return plan_epoch(self.data.sources, settings.batch_tokens, settings.seed, epoch)
+        """The epoch's batches, planned once."""
+        if self._plan is None or self._plan[0] != epoch:
+            settings = self.settings
+            batches = plan_epoch(self.data.sources, settings.batch_tokens, settings.seed, epoch)
+            if not batches:
+                msg = "corpus.sources: with these weights an epoch has no pair"
+                raise ConfigError(msg)
+            self._plan = epoch, batches
+        return self._plan[1]
 
     def _update_average(self) -> None:
         """Exponential moving average of the weights (Polyak averaging), quick at first."""
@@ -254,6 +299,15 @@ class Trainer:
         }
         weights = dict(self.model.state_dict())
         checkpoint.save_weights(self.folder / "best.safetensors", weights, metadata)
+
+
+def _line(record: dict[str, Any]) -> str:
+    """A validation's record for people."""
+    sets = "; ".join(
+        f"{name} BLEU {record['bleu'][name]:.1f}, chrF {chrf:.1f}, nll {record['nll'][name]:.3f}"
+        for name, chrf in record["chrf"].items()
+    )
+    return f"step {record['step']:,}: {sets}{' (best)' if record['best'] else ''}"
 
 
 class _SwappedWeights:

@@ -31,7 +31,7 @@ Positive = Annotated[int, Field(ge=1)]
 class _Section(BaseModel):
     """Part of a manifest: exact types, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Tokens(_Section):
@@ -168,8 +168,8 @@ def open_bundle(folder: Path) -> Bundle:
             msg = f"{folder / MANIFEST}: does not list {name}"
             raise BundleError(msg)
     for name, expected in manifest.files.items():
-        if Path(name).name != name:
-            msg = f"{folder / MANIFEST}: file name '{name}' leads out of the bundle"
+        if Path(name).name != name or not name.isprintable():
+            msg = f"{folder / MANIFEST}: {name!a} is not the name of a file of the bundle"
             raise BundleError(msg)
         if file_digest(folder / name) != expected:
             msg = f"{folder / name}: damaged or changed: its SHA-256 is not the manifest's"
@@ -208,7 +208,7 @@ def _parse_manifest(path: Path, text: bytes) -> Manifest:
     """The manifest; its version is looked at first, since a later one may look different."""
     try:
         table = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{path}: not JSON ({error})"
         raise BundleError(msg) from error
     version = table.get("schema_version") if isinstance(table, dict) else None
@@ -222,6 +222,6 @@ def _parse_manifest(path: Path, text: bytes) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ascii(".".join(str(part) for part in first["loc"]))[1:-1]  # a key may be anything
         msg = f"{path}: {where}: {first['msg']}"
         raise BundleError(msg) from error

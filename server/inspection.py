@@ -26,8 +26,21 @@ def main(arguments: list[str] | None = None) -> int:
         table = bundle.manifest.model_dump() | {"digest": bundle.digest}
         print(json.dumps(table, indent=1, ensure_ascii=False))
     else:
-        print("\n".join(describe(bundle)))
+        # Texts of a manifest are not ours: they draw no lines and steer no terminal.
+        print("\n".join(_printable(line) for line in describe(bundle)))
     return 0
+
+
+def _short(commit: str) -> str:
+    """The commit in twelve digits; that the tree differed from it stays said."""
+    digits, mark, rest = commit.partition("-")
+    return digits[:12] + mark + rest
+
+
+def _printable(line: str) -> str:
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
+    )
 
 
 def describe(bundle: Bundle) -> list[str]:
@@ -45,7 +58,7 @@ def describe(bundle: Bundle) -> list[str]:
         ("vocabulary", f"{shape.source_vocab_size:,} source, {shape.target_vocab_size:,} target"),
         ("limits", f"{shape.max_source_tokens} source, {shape.max_target_tokens} target tokens"),
         ("licence", manifest.licence),
-        ("made by", f"commit {manifest.producer.commit[:12]}, opset {manifest.producer.opset}"),
+        ("made by", f"commit {_short(manifest.producer.commit)}, opset {manifest.producer.opset}"),
         ("schema", str(manifest.schema_version)),
     ]
     lines = [f"{name:12}{value}" for name, value in rows]

@@ -97,8 +97,14 @@ def test_a_truncated_file_is_named(
         (lambda t: t["files"].pop("encoder.onnx"), "encoder.onnx"),
         (lambda t: t["files"].update({"../outside": "0" * 64}), "../outside"),
         (lambda t: t["files"].update({"decoder.onnx": "0" * 64}), "decoder.onnx"),
+        (lambda t: t["files"].update({"..": "0" * 64}), ".."),
+        (lambda t: t["files"].update({"a\0b": "0" * 64}), "'a\\x00b'"),
+        (lambda t: t["files"].update({"a\nb": "0" * 64}), "'a\\nb'"),
+        (lambda t: t.update({"sur\nprise": 1}), "sur\\nprise"),
+        (lambda t: t["scores"][0].update(value=float("nan")), "scores.0.value"),
+        (lambda t: t["training_data"][0].update(weight=float("inf")), "training_data.0.weight"),
     ],
-    ids=range(13),
+    ids=range(19),
 )
 def test_a_wrong_manifest_says_where(
     folder: Path, change: Callable[[dict[str, Any]], object], named: str,
@@ -108,12 +114,30 @@ def test_a_wrong_manifest_says_where(
     assert named in refused(folder, capsys)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'"x"', b"{" * 100_000])
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'"x"', b"{" * 100_000,
+                                  b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5_000])  # fmt: skip
 def test_a_manifest_that_is_none(
     folder: Path, text: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / MANIFEST).write_bytes(text)
     assert MANIFEST in refused(folder, capsys)
+
+
+def test_a_commit_that_the_tree_differed_from_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(folder, lambda t: t["producer"].update(commit="0123456789abcdef-dirty"))
+    assert inspection.main([str(folder)]) == 0
+    assert "commit 0123456789ab-dirty," in capsys.readouterr().out
+
+
+def test_texts_of_a_manifest_draw_no_lines_and_steer_no_terminal(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(folder, lambda t: t.update(name="one\ntwo\x1b[31m"))
+    assert inspection.main([str(folder)]) == 0
+    (line,) = [row for row in capsys.readouterr().out.split("\n") if row.startswith("name")]
+    assert line.split()[1] == "one\ufffdtwo\ufffd[31m"
 
 
 def test_no_directory_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

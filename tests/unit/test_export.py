@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from onnxruntime import InferenceSession
 from torch import nn
 from toy import toy_experiment
 
 from export import bundle as writer
+from export.builder import FLOAT, GraphBuilder
 from export.bundle import ExportSettings, write_bundle
 from export.graphs import decoder_graph, encoder_graph
 from export.precision import PRECISIONS, quantise
@@ -29,12 +34,12 @@ SETTINGS = ExportSettings(name="toy", precision="fp32", max_source_tokens=24, ma
 SOURCES = [[4, 5, 6, 7, 8], [9], [7, 4, 9], [5, 5, 5, 5, 5, 5, 5, 5], [8, 6]]
 
 
-def random_model(**changes: object) -> Transformer:
+def random_model(seed: int = 2, **changes: object) -> Transformer:
     shape = {
         "source_vocab_size": 12, "target_vocab_size": 14, "d_model": 32, "n_heads": 4,
         "encoder_layers": 2, "decoder_layers": 2, "d_ff": 48, "dropout": 0.0, "max_positions": 48,
     } | changes  # fmt: skip
-    torch.manual_seed(2)
+    torch.manual_seed(seed)
     model = Transformer(TransformerConfig(**shape))  # type: ignore[arg-type]
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.25)
@@ -221,6 +226,55 @@ def test_weights_that_are_tied_are_stored_once() -> None:
     graph = decoder_graph(model, PRECISIONS["fp32"](), 40)
     tables = [item for item in graph.graph.initializer if list(item.dims) == [500, 32]]
     assert len(tables) == 1
+
+
+def test_int8_stores_one_table_for_a_tied_embedding() -> None:
+    sizes = {}
+    for tying in ("none", "target"):
+        model = random_model(tying=tying, target_vocab_size=500)
+        graph = decoder_graph(model, PRECISIONS["int8"](), 40)
+        sizes[tying] = [sorted(item.dims) for item in graph.graph.initializer].count([32, 500])
+    assert sizes == {"none": 2, "target": 1}
+
+
+def test_int8_takes_a_row_of_zeros() -> None:
+    graph = GraphBuilder()
+    graph.input("x", FLOAT, ["R", 8])
+    weight, bias = np.ones((3, 8), np.float32), np.array([1, 2, 3], np.float32)
+    PRECISIONS["int8"]().linear(graph, "x", weight, bias, output="y")
+    graph.output("y", FLOAT, ["R", 3])
+    session = InferenceSession(graph.model("linear").SerializeToString())
+    (found,) = session.run(["y"], {"x": np.array([[0] * 8, [1] * 8], np.float32)})
+    np.testing.assert_allclose(found, [bias, bias + 8], rtol=1e-5)
+
+
+@hypothesis_settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 17))
+def test_int8_output_of_a_random_model_is_the_same_in_any_company(
+    seed: int, rows: int, toy: TrainingData, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Holds to the bit, so it needs no margin between tokens; float32 would need one."""
+    exported = export(
+        random_model(seed), toy, tmp_path_factory.mktemp("random"),
+        dataclasses.replace(SETTINGS, precision="int8"),
+    )  # fmt: skip
+    sources = random_sources(seed, rows)
+    assert exported.greedy(sources) == [exported.greedy([source])[0] for source in sources]
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_greedy_output_of_a_random_model_equals_torch(
+    seed: int, toy: TrainingData, tmp_path: Path
+) -> None:
+    model = random_model(seed)
+    exported, sources = export(model, toy, tmp_path), random_sources(seed, 17)
+    assert exported.greedy(sources) == torch_greedy(model, sources, exported.limits(sources))
+
+
+def random_sources(seed: int, rows: int) -> list[list[int]]:
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, 23, rows)
+    return [generator.integers(4, 12, length).tolist() for length in lengths]
 
 
 def test_the_graphs_use_no_control_flow() -> None:
