@@ -219,11 +219,10 @@ async def test_a_lone_line_is_handed_out_at_once(pipe: tuple[int, int]) -> None:
 
 
 async def test_lines_that_wait_fill_a_call(pipe: tuple[int, int]) -> None:
-    reader = LineReader(pipe[0])
-    for number in range(LINES_A_CALL + 3):
-        os.write(pipe[1], b"%d\n" % number)
+    # All of it is in the pipe before reading starts: else a reader may rightly be quicker.
+    os.write(pipe[1], b"".join(b"%d\n" % number for number in range(LINES_A_CALL + 3)))
     os.close(pipe[1])
-    await asyncio.sleep(0.2)
+    reader = LineReader(pipe[0])
     assert await take(reader) == [b"%d" % number for number in range(LINES_A_CALL)]
     assert len(await take(reader)) == 3
     assert await take(reader) == []
