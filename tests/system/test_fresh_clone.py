@@ -54,6 +54,7 @@ def make_serve(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         process.stdout.read()
+        process.stdout.close()
         process.wait(30)
 
 
@@ -94,8 +95,8 @@ def test_the_client_alone_pulls_grpcio_and_protobuf_and_nothing_else(
 ) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     python = str(tmp_path / "venv/bin/python")
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "install", str(clone)], check=True, env=environment())
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", str(clone)], check=True, env=environment())
     listed = subprocess.run(
         [*pip, "list", "--format=freeze"], check=True, capture_output=True, text=True
     ).stdout
