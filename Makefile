@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 
-.PHONY: help serve test lint proto bench clean
+.PHONY: help serve test lint proto bench bench-peers clean
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -27,6 +27,9 @@ proto: $(VENV)/.dev  ## generate dragoman/v1 from proto/
 
 bench: $(VENV)/.dev  ## engine alone and through gRPC, interleaved
 	$(BIN)/python -m loadtest.throughput $(ARGS)
+
+bench-peers: $(VENV)/.dev  ## our engine beside CTranslate2, ONNX Runtime and PyTorch (ARGS="--dev DIR")
+	$(BIN)/python -m loadtest.peers $(ARGS)
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

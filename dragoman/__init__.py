@@ -18,6 +18,7 @@ from dragoman.errors import (
     CancelledError,
     DeadlineExceededError,
     DragomanError,
+    FailedPreconditionError,
     InvalidRequestError,
     OverloadedError,
     QuotaExceededError,
@@ -27,10 +28,12 @@ from dragoman.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from dragoman.options import Decoding, Greedy, Sampling
+from dragoman.options import Beam, Decoding, Greedy, Priority, Sampling
 from dragoman.results import (
+    Candidate,
     Delta,
     FinishReason,
+    LoadedModel,
     ModelInfo,
     ModelReference,
     QualityScore,
@@ -49,18 +52,23 @@ except _metadata.PackageNotFoundError:  # a checkout on the path, not installed
 
 __all__ = [
     "AsyncClient",
+    "Beam",
     "CancelledError",
+    "Candidate",
     "Client",
     "DeadlineExceededError",
     "Decoding",
     "Delta",
     "DragomanError",
+    "FailedPreconditionError",
     "FinishReason",
     "Greedy",
     "InvalidRequestError",
+    "LoadedModel",
     "ModelInfo",
     "ModelReference",
     "OverloadedError",
+    "Priority",
     "QualityScore",
     "QuotaExceededError",
     "RetryableError",

@@ -30,7 +30,7 @@ OWN: dict[str, Command] = {
 # What each command does, and the extra that brings what it needs.
 KNOWN = {
     "translate": ("translate texts, or standard input line by line", None),
-    "models": ("list the models of a server", None),
+    "models": ("list the models of a server, load and unload them", None),
     "serve": ("serve a bundle over gRPC", "serve"),
     "inspect": ("check a bundle and show what it is", "serve"),
     "train": ("train a model from an experiment file", "train"),

@@ -12,7 +12,7 @@ from dragoman import connection, request, results
 from dragoman.connection import Tls
 from dragoman.errors import DeadlineExceededError, UnavailableError, rpc_errors
 from dragoman.options import Decoding
-from dragoman.results import Delta, ModelInfo, Translation
+from dragoman.results import Delta, LoadedModel, ModelInfo, Translation
 from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
 
 
@@ -20,7 +20,12 @@ class Client:
     """A connection to a server. Safe for many threads; reuse it, connections are dear."""
 
     def __init__(
-        self, target: str | None = None, *, api_key: str | None = None, tls: Tls | None = None
+        self,
+        target: str | None = None,
+        *,
+        api_key: str | None = None,
+        tls: Tls | None = None,
+        tenant: str | None = None,
     ) -> None:
         """Set where to call; the connection is made by the first call.
 
@@ -29,12 +34,13 @@ class Client:
             api_key: sent with every call, in the clear without ``tls``;
                 None = ``$DRAGOMAN_API_KEY``, if set.
             tls: encrypt; None = plain text.
+            tenant: whose work it is, for a server that is shared fairly between tenants.
 
         Raises:
             InvalidRequestError: an argument cannot be used.
         """
         self.target = connection.resolve_target(target)
-        self._metadata = connection.call_metadata(api_key)
+        self._metadata = connection.call_metadata(api_key, tenant)
         options = connection.CHANNEL_OPTIONS
         if tls is None:
             self._channel = grpc.insecure_channel(self.target, options)
@@ -170,6 +176,44 @@ class Client:
         message = request.model_request(name)
         with rpc_errors():
             response: models_pb2.GetModelResponse = self._models.GetModel(
+                message, timeout=timeout_seconds, metadata=self._metadata
+            )
+        return results.model_info(response.model)
+
+    def load_model(self, path: str, *, timeout_seconds: float | None = 300.0) -> LoadedModel:
+        """A bundle that lies on the server takes requests; a model of its name is replaced.
+
+        Requests that had begun finish on the old model: a swap fails nobody. Once it is this
+        call's turn the server carries the change out, also if the timeout passes.
+
+        Args:
+            path: the bundle's directory, relative to the server's ``model_root``.
+            timeout_seconds: for the call, which may wait for other changes first.
+
+        Raises:
+            UnauthenticatedError: the server lets nobody change its models.
+            FailedPreconditionError: the bundle cannot be used; the models are as they were.
+            DragomanError: as :meth:`translate`.
+        """
+        message = request.load_request(path)
+        with rpc_errors():
+            response: models_pb2.LoadModelResponse = self._models.LoadModel(
+                message, timeout=timeout_seconds, metadata=self._metadata
+            )
+        return results.loaded_model(response)
+
+    def unload_model(self, name: str, *, timeout_seconds: float | None = 300.0) -> ModelInfo:
+        """The model takes no more requests; its memory is freed when those begun have finished.
+
+        Raises:
+            UnauthenticatedError: the server lets nobody change its models.
+            UnknownModelError: the server has none of that name.
+            FailedPreconditionError: it is the last one.
+            DragomanError: as :meth:`translate`.
+        """
+        message = request.unload_request(name)
+        with rpc_errors():
+            response: models_pb2.UnloadModelResponse = self._models.UnloadModel(
                 message, timeout=timeout_seconds, metadata=self._metadata
             )
         return results.model_info(response.model)

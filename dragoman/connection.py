@@ -85,16 +85,23 @@ def resolve_target(target: str | None) -> str:
     return found
 
 
-def call_metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
+def call_metadata(api_key: str | None, tenant: str | None = None) -> tuple[tuple[str, str], ...]:
     """Metadata of every call.
 
     Raises:
-        InvalidRequestError: the key cannot stand in a header; it is not repeated.
+        InvalidRequestError: the key or the tenant cannot stand in a header; it is not repeated.
     """
     key = api_key or os.environ.get(API_KEY_VARIABLE)
-    if not key:
-        return ()
-    if not (key.isascii() and key.isprintable()):
-        msg = "api_key: holds characters other than printable ASCII"
+    metadata = []
+    if key:
+        metadata.append(("authorization", f"Bearer {_header('api_key', key)}"))
+    if tenant:
+        metadata.append(("dragoman-tenant", _header("tenant", tenant)))
+    return tuple(metadata)
+
+
+def _header(name: str, value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        msg = f"{name}: holds characters other than printable ASCII"
         raise InvalidRequestError(msg)
-    return (("authorization", f"Bearer {key}"),)
+    return value

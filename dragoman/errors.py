@@ -4,6 +4,7 @@ DragomanError
 ├── InvalidRequestError     the request cannot be served as it is
 ├── UnknownModelError       no such model, or none for the languages
 ├── UnauthenticatedError    no key, or a wrong one
+├── FailedPreconditionError it cannot be done as things stand
 ├── QuotaExceededError      this caller has used its share
 ├── DeadlineExceededError   the timeout passed first
 ├── CancelledError          the call was cancelled
@@ -45,6 +46,10 @@ class UnknownModelError(DragomanError):
 
 class UnauthenticatedError(DragomanError):
     """No key came with the call, or one that may not do this."""
+
+
+class FailedPreconditionError(DragomanError):
+    """It cannot be done as things stand, such as loading a bundle that is damaged."""
 
 
 class QuotaExceededError(DragomanError):
@@ -99,7 +104,7 @@ ERRORS: dict[grpc.StatusCode, type[DragomanError]] = {
     grpc.StatusCode.DATA_LOSS: ServerError,
     grpc.StatusCode.ABORTED: ServerError,
     grpc.StatusCode.ALREADY_EXISTS: ServerError,
-    grpc.StatusCode.FAILED_PRECONDITION: ServerError,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
 }
 """Every status but OK. RESOURCE_EXHAUSTED with QuotaFailure becomes QuotaExceededError."""
 

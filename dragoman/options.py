@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from google.protobuf.message import Message
 
@@ -31,10 +32,31 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beam:
+    """Several hypotheses side by side, the best kept at every step; not for streams."""
+
+    size: int = 4
+    length_penalty: float = 1.0
+    """Hypotheses are ranked by log-probability / ((5 + length) / 6)^length_penalty."""
+    candidates: int = 0
+    """How many of the best to give in :attr:`SentenceTranslation.candidates`."""
+
+
+class Priority(StrEnum):
+    """Whether somebody waits for the answer."""
+
+    AUTOMATIC = "unspecified"
+    """Calls of many sentences are bulk."""
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+    """Makes way for interactive work; never starved by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
     """Options of one call; without any, greedy decoding within the server's limits."""
 
-    strategy: Greedy | Sampling = field(default_factory=Greedy)
+    strategy: Greedy | Sampling | Beam = field(default_factory=Greedy)
     max_output_tokens: int | None = None
     """Most target tokens of a sentence; None = the server's limit."""
     min_output_tokens: int | None = None
@@ -43,6 +65,15 @@ class Decoding:
     """Text that each translation begins with."""
     include_scores: bool = False
     """Fill :attr:`Translation.sentences` with scores and tokens."""
+    include_attention: bool = False
+    """Fill :attr:`Translation.sentences` with where each target token looked."""
+    repetition_penalty: float | None = None
+    """Above 1: tokens that came before are less likely; None = 1."""
+    no_repeat_ngram_size: int | None = None
+    """No so many tokens in a row come twice in a sentence; None = any may."""
+    priority: Priority = Priority.AUTOMATIC
+    bypass_cache: bool = False
+    """Decode every sentence anew, though the server may remember it."""
 
 
 def decoding_message(decoding: Decoding) -> translation_pb2.DecodingOptions:
@@ -59,6 +90,9 @@ def decoding_message(decoding: Decoding) -> translation_pb2.DecodingOptions:
         "min_output_tokens": decoding.min_output_tokens,
         "target_prefix": decoding.target_prefix,
         "include_scores": decoding.include_scores,
+        "include_attention": decoding.include_attention,
+        "repetition_penalty": decoding.repetition_penalty,
+        "no_repeat_ngram_size": decoding.no_repeat_ngram_size,
     })  # fmt: skip
     match decoding.strategy:
         case Greedy():
@@ -71,9 +105,25 @@ def decoding_message(decoding: Decoding) -> translation_pb2.DecodingOptions:
                 "top_p": drawn.top_p,
                 "seed": drawn.seed,
             })  # fmt: skip
+        case Beam() as branching:
+            message.beam.SetInParent()
+            set_fields(message.beam, "decoding.beam.", {
+                "beam_size": branching.size,
+                "length_penalty": branching.length_penalty,
+                "candidate_count": branching.candidates,
+            })  # fmt: skip
         case other:
             raise InvalidRequestError(_wrong_kind("decoding.strategy", other))
     return message
+
+
+def handling_fields(decoding: Decoding | None) -> Mapping[str, object]:
+    """The fields of a request that say how it is handled."""
+    if decoding is None:
+        return {}
+    name = f"PRIORITY_{Priority(decoding.priority).name}".replace("AUTOMATIC", "UNSPECIFIED")
+    number = translation_pb2.Priority.Value(name)
+    return {"priority": number, "bypass_cache": decoding.bypass_cache}
 
 
 def set_fields(message: Message, path: str, values: Mapping[str, object]) -> None:

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from dragoman import results
 from dragoman.errors import InvalidRequestError, ServerError
-from dragoman.options import Decoding, check_text, decoding_message, set_fields
+from dragoman.options import (
+    Decoding,
+    check_text,
+    decoding_message,
+    handling_fields,
+    set_fields,
+)
 from dragoman.results import Delta, Translation
 from dragoman.v1 import models_pb2, translation_pb2
 
@@ -35,6 +41,7 @@ def translate_request(
     set_fields(request, "", _languages(source_language, target_language, model))
     if decoding is not None:
         request.decoding.CopyFrom(decoding_message(decoding))
+        set_fields(request, "decoding.", handling_fields(decoding))
     return request
 
 
@@ -56,6 +63,7 @@ def stream_request(
     set_fields(request, "", _languages(source_language, target_language, model))
     if decoding is not None:
         request.decoding.CopyFrom(decoding_message(decoding))
+        set_fields(request, "decoding.", handling_fields(decoding))
     return request
 
 
@@ -67,6 +75,26 @@ def model_request(name: str) -> models_pb2.GetModelRequest:
     """
     check_text("name", name)
     return models_pb2.GetModelRequest(name=name)
+
+
+def load_request(path: str) -> models_pb2.LoadModelRequest:
+    """The message of ``load_model``.
+
+    Raises:
+        InvalidRequestError: the path is no text.
+    """
+    check_text("path", path)
+    return models_pb2.LoadModelRequest(path=path)
+
+
+def unload_request(name: str) -> models_pb2.UnloadModelRequest:
+    """The message of ``unload_model``.
+
+    Raises:
+        InvalidRequestError: the name is no text.
+    """
+    check_text("name", name)
+    return models_pb2.UnloadModelRequest(name=name)
 
 
 def translations(response: translation_pb2.TranslateResponse, expected: int) -> list[Translation]:

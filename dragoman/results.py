@@ -25,6 +25,8 @@ class FinishReason(StrEnum):
     """The model wrote its end token: the translation is whole."""
     LENGTH = "length"
     """The limit of output tokens was reached: it may be cut short."""
+    DEGENERATE = "degenerate"
+    """The model went round in circles and was stopped."""
 
 
 class WarningCode(StrEnum):
@@ -36,6 +38,10 @@ class WarningCode(StrEnum):
     """A sentence reached its limit of output tokens and may be cut short."""
     SENTENCE_SPLIT = "sentence_split"
     """A sentence was longer than the model takes and was translated in parts."""
+    DEGENERATE_OUTPUT = "degenerate_output"
+    """A sentence came out as no translation should, and so it stayed when tried again."""
+    RETRIED = "retried"
+    """A sentence came out as no translation should and was decoded again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,18 @@ class TokenScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One hypothesis of a beam."""
+
+    text: str
+    log_probability: float
+    score: float
+    """What hypotheses are ranked by."""
+
+
+@dataclass(frozen=True, slots=True)
 class SentenceTranslation:
-    """One sentence of a text, with scores."""
+    """One sentence of a text, with what was asked for of it."""
 
     source_start: int
     """Index in the text, in code points: ``text[source_start:source_end]`` is the sentence."""
@@ -90,6 +106,12 @@ class SentenceTranslation:
     score: float
     """The same divided by the number of tokens, at most 0: comparable between sentences."""
     tokens: tuple[TokenScore, ...]
+    candidates: tuple[Candidate, ...] = ()
+    """The best hypotheses of a beam, best first."""
+    source_pieces: tuple[str, ...] = ()
+    """With attention: the source tokens as the tokenizer writes them."""
+    attention: tuple[tuple[float, ...], ...] = ()
+    """Where each step looked, the end token's last: a weight for each source piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +131,12 @@ class Translation:
     finish_reason: FinishReason
     source_tokens: int
     target_tokens: int
+    cached_sentences: int
+    """Sentences that the server had just translated, or was translating, for another call."""
     timing: Timing
     warnings: tuple[TranslationWarning, ...]
     sentences: tuple[SentenceTranslation, ...]
-    """Empty unless :attr:`Decoding.include_scores` asks for them."""
+    """Empty unless scores, attention or candidates were asked for."""
     model: ModelReference
 
 
@@ -157,6 +181,16 @@ class ModelInfo:
     scores: tuple[QualityScore, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """What loading a model has done."""
+
+    model: ModelInfo
+    """It takes requests now."""
+    replaced_digest: str | None
+    """Digest of the model of the same name that it replaced; None if there was none."""
+
+
 def translation(
     message: translation_pb2.Translation, model: translation_pb2.ModelReference
 ) -> Translation:
@@ -166,6 +200,7 @@ def translation(
         finish_reason=_finish_reason(message.finish_reason),
         source_tokens=message.usage.source_tokens,
         target_tokens=message.usage.target_tokens,
+        cached_sentences=message.usage.cached_sentences,
         timing=Timing(**_fields(message.timing, Timing)),
         warnings=tuple(
             TranslationWarning(_warning_code(item.code), item.message) for item in message.warnings
@@ -181,6 +216,12 @@ def model_info(message: models_pb2.Model) -> ModelInfo:
     return ModelInfo(**_fields(message, ModelInfo, but="scores"), scores=scores)
 
 
+def loaded_model(message: models_pb2.LoadModelResponse) -> LoadedModel:
+    """Our answer of the wire's."""
+    replaced = message.replaced_digest if message.HasField("replaced_digest") else None
+    return LoadedModel(model_info(message.model), replaced)
+
+
 def _sentence(message: translation_pb2.SentenceTranslation) -> SentenceTranslation:
     return SentenceTranslation(
         source_start=message.source_start,
@@ -190,6 +231,9 @@ def _sentence(message: translation_pb2.SentenceTranslation) -> SentenceTranslati
         log_probability=message.log_probability,
         score=message.score,
         tokens=tuple(TokenScore(**_fields(item, TokenScore)) for item in message.tokens),
+        candidates=tuple(Candidate(**_fields(item, Candidate)) for item in message.candidates),
+        source_pieces=tuple(message.source_pieces),
+        attention=tuple(tuple(row.weights) for row in message.attention),
     )
 
 

@@ -20,8 +20,8 @@ from dragoman.client import Client
 from dragoman.connection import API_KEY_VARIABLE, DEFAULT_TARGET, TARGET_VARIABLE, Tls
 from dragoman.errors import DragomanError
 from dragoman.lines import GivenTexts, Line, LineError, LineReader, Source
-from dragoman.options import Decoding, Greedy, Sampling
-from dragoman.results import Delta, Translation
+from dragoman.options import Beam, Decoding, Greedy, Priority, Sampling
+from dragoman.results import Delta, ModelInfo, Translation
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -53,26 +53,49 @@ def translate(arguments: list[str]) -> int:
 
 
 def models(arguments: list[str]) -> int:
-    """List the server's models, or describe one; 1 if the call fails."""
+    """List, describe or change the server's models; 1 if the call fails."""
     parser = argparse.ArgumentParser(
-        prog="dragoman models", description="List the models of a server, or describe one."
+        prog="dragoman models",
+        description="List the models of a server, describe one, or change them under traffic.",
     )
-    parser.add_argument("name", nargs="?", help="describe this one, as JSON")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("name", nargs="?", help="describe this one, as JSON")
+    action.add_argument(
+        "--load",
+        metavar="PATH",
+        help="load this bundle, a path inside the server's model_root; replaces one of its name",
+    )
+    action.add_argument("--unload", metavar="NAME", help="unload this model")
     _add_server(parser)
     options = parser.parse_args(arguments)
     tls = _tls(parser, options)
     try:
         with Client(options.server, tls=tls) as client:
-            found = [client.get_model(options.name)] if options.name else client.list_models()
+            for line in _model_lines(client, options):
+                print(line)
     except DragomanError as error:
         return _complain("models", error)
-    for model in found:
-        if options.name:
-            print(json.dumps(dataclasses.asdict(model), indent=2, ensure_ascii=False))
-        else:
-            pair = f"{model.source_language} -> {model.target_language}"
-            print(f"{model.name}\t{pair}\t{model.precision}\t{model.digest[:12]}")
     return 0
+
+
+def _model_lines(client: Client, options: argparse.Namespace) -> list[str]:
+    """What the command does, and what there is to say of it."""
+    if options.load is not None:
+        loaded = client.load_model(options.load)
+        replaced = loaded.replaced_digest
+        said = f"loaded, replaces {replaced[:12]}" if replaced else "loaded"
+        return [f"{_row(loaded.model)}\t{said}"]
+    if options.unload is not None:
+        return [f"{_row(client.unload_model(options.unload))}\tunloaded"]
+    if options.name:
+        model = dataclasses.asdict(client.get_model(options.name))
+        return [json.dumps(model, indent=2, ensure_ascii=False)]
+    return [_row(model) for model in client.list_models()]
+
+
+def _row(model: ModelInfo) -> str:
+    pair = f"{model.source_language} -> {model.target_language}"
+    return f"{model.name}\t{pair}\t{model.precision}\t{model.digest[:12]}"
 
 
 def _translate_parser() -> argparse.ArgumentParser:
@@ -93,6 +116,14 @@ def _translate_parser() -> argparse.ArgumentParser:
         type=_seconds,
         help=f"seconds a call may take ({_TIMEOUT_SECONDS:.0f} for texts, any for standard input)",
     )
+    parser.add_argument(
+        "--priority",
+        type=Priority,
+        choices=list(Priority),
+        default=Priority.AUTOMATIC,
+        help="bulk makes way for interactive work (unspecified: calls of many sentences are bulk)",
+    )
+    parser.add_argument("--tenant", help="whose work it is; tenants share the server fairly")
     decoding = parser.add_argument_group("decoding")
     decoding.add_argument("--max-tokens", type=int, help="most target tokens of a sentence")
     decoding.add_argument("--min-tokens", type=int, help="fewest target tokens of a sentence")
@@ -100,6 +131,14 @@ def _translate_parser() -> argparse.ArgumentParser:
     decoding.add_argument("--temperature", type=float, help="sample, at this temperature")
     decoding.add_argument("--top-k", type=int, help="sample among this many tokens")
     decoding.add_argument("--top-p", type=float, help="sample among tokens of this probability")
+    decoding.add_argument("--beam", type=int, metavar="K", help="search with so many hypotheses")
+    decoding.add_argument("--length-penalty", type=float, help="of the beam; 1 if not given")
+    decoding.add_argument(
+        "--n-best", type=int, metavar="N", help="the N best of the beam (with --json)"
+    )
+    decoding.add_argument("--repetition-penalty", type=float, help="above 1: repeat less")
+    decoding.add_argument("--no-repeat-ngram", type=int, metavar="N", help="no N tokens twice")
+    decoding.add_argument("--attention", action="store_true", help="attention (with --json)")
     decoding.add_argument("--seed", type=int, help="sample, and the same each time")
     _add_server(parser)
     return parser
@@ -149,12 +188,20 @@ def _decoding(options: argparse.Namespace) -> Decoding:
         "seed": options.seed,
     }
     given = {name: value for name, value in drawn.items() if value is not None}
+    strategy: Greedy | Sampling | Beam = Sampling(**given) if given else Greedy()
+    if options.beam is not None:
+        penalty = 1.0 if options.length_penalty is None else options.length_penalty
+        strategy = Beam(size=options.beam, length_penalty=penalty, candidates=options.n_best or 0)
     return Decoding(
-        strategy=Sampling(**given) if given else Greedy(),
+        strategy=strategy,
+        repetition_penalty=options.repetition_penalty,
+        no_repeat_ngram_size=options.no_repeat_ngram,
+        include_attention=options.attention,
         max_output_tokens=options.max_tokens,
         min_output_tokens=options.min_tokens,
         target_prefix=options.prefix,
         include_scores=options.scores,
+        priority=options.priority,
     )
 
 
@@ -177,7 +224,7 @@ def _call(options: argparse.Namespace) -> _Call:
 
 
 async def _translate(options: argparse.Namespace, tls: Tls | None) -> None:
-    async with AsyncClient(options.server, tls=tls) as client:
+    async with AsyncClient(options.server, tls=tls, tenant=options.tenant) as client:
         source: Source
         source = GivenTexts(options.texts) if options.texts else LineReader(sys.stdin.fileno())
         if options.stream:

@@ -57,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="the bundle's directory; replaced if it exists")
     parser.add_argument("--release", type=Path, help="write the weights as float16 here")
     parser.add_argument("--precision", choices=PRECISIONS, default="int8")
+    parser.add_argument(
+        "--cache",
+        choices=("float32", "int8"),
+        help="what keys and values are stored as (default: int8, with --precision fp32 float32)",
+    )
     parser.add_argument("--name", help="the model's name (default: that of the directory)")
     parser.add_argument("--licence", default=ExportSettings.licence, help="licence of the weights")
     parser.add_argument("--max-source-tokens", type=int, default=128)
@@ -78,6 +83,7 @@ def _export(options: argparse.Namespace) -> None:
     settings = ExportSettings(
         name=options.name or options.out.resolve().name,
         precision=options.precision,
+        cache=options.cache or ("float32" if options.precision == "fp32" else "int8"),
         licence=options.licence,
         max_source_tokens=options.max_source_tokens,
         max_target_tokens=options.max_target_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from typing import Literal
 import onnx
 
 from export.builder import OPSET
+from export.calibration import Calibration, calibrate
 from export.card import model_card
+from export.folding import folded
 from export.graphs import decoder_graph, encoder_graph, parameter_count
-from export.precision import PRECISIONS
+from export.precision import precision_of
 from export.release import TrainedModel
 from export.verify import Exported, ExportError, ParityReport, verify
 from model.evaluate import ValidationSet
@@ -50,6 +53,7 @@ GOLDEN_SENTENCES = (
 
 
 _FEWEST_TOKENS = 2  # a token and the end
+_CALIBRATION_SENTENCES = 240
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class ExportSettings:
     """What an export may choose."""
 
     name: str
-    precision: Literal["fp32", "int8"] = "int8"
+    precision: Literal["fp32", "int8", "int8-rows"] = "int8"
+    cache: Literal["float32", "int8"] = "int8"
     licence: str = "CC-BY-SA-4.0"
     max_source_tokens: int = 128
     max_target_tokens: int = 192
@@ -87,7 +92,7 @@ def write_bundle(
     partial.mkdir(parents=True)
     try:
         _log.info("writing %s graphs", settings.precision)
-        _write_files(trained, partial, settings)
+        write_graphs(trained, _calibration_ids(trained, validation, settings), partial, settings)
         draft = Bundle(partial, _manifest(trained, settings, [], []), digest="")
         report, outputs = verify(trained.model, draft, trained.tokenizers, validation)
         _write_report(partial, report)
@@ -128,16 +133,45 @@ def _check_place(folder: Path) -> None:
         raise ExportError(msg)
 
 
-def _write_files(trained: TrainedModel, folder: Path, settings: ExportSettings) -> None:
-    """Graphs and tokenizers."""
-    model = trained.model
-    kind = PRECISIONS[settings.precision]
-    encoder = encoder_graph(model, kind(), settings.max_source_tokens)
-    decoder = decoder_graph(model, kind(), settings.max_target_tokens)
-    onnx.save(encoder, str(folder / reader.ENCODER))
-    onnx.save(decoder, str(folder / reader.DECODER))
+def write_graphs(
+    trained: TrainedModel, sources: list[list[int]], folder: Path, settings: ExportSettings
+) -> None:
+    """Write graphs and tokenizers.
+
+    Args:
+        trained: what to export.
+        sources: ids without end of sentences to calibrate 8-bit integers on.
+        folder: where to; it exists.
+        settings: precision and sizes.
+    """
+    model, calibration = trained.model, Calibration.nothing()
+    balance, cache_steps = settings.precision == "int8", settings.cache == "int8"
+    if balance or cache_steps:
+        calibration = calibrate(model, sources, settings.max_target_tokens)
+        model = folded(model, calibration, balance=balance, cache_steps=cache_steps)
+    if settings.precision == "int8":
+        calibration = calibrate(model, sources, settings.max_target_tokens)
+    for name, graph, limit in (
+        (reader.ENCODER, encoder_graph, settings.max_source_tokens),
+        (reader.DECODER, decoder_graph, settings.max_target_tokens),
+    ):
+        precision = precision_of(settings.precision, calibration)
+        onnx.save(graph(model, precision, settings.cache, limit), str(folder / name))
     (folder / reader.SOURCE_TOKENIZER).write_bytes(trained.tokenizers[0].model)
     (folder / reader.TARGET_TOKENIZER).write_bytes(trained.tokenizers[1].model)
+
+
+def _calibration_ids(
+    trained: TrainedModel, validation: dict[str, ValidationSet], settings: ExportSettings
+) -> list[list[int]]:
+    """Sources of every kind of text, shared out between the sets; their targets are not looked at.
+
+    The last of each set, since the first are those that parity compares.
+    """
+    share = math.ceil(_CALIBRATION_SENTENCES / len(validation))
+    chosen = [text for of_set in validation.values() for text in of_set.sources[-share:]]
+    longest = settings.max_source_tokens - 1
+    return [ids[:longest] for ids in trained.tokenizers[0].encode(chosen)]
 
 
 def _manifest(
@@ -154,7 +188,7 @@ def _manifest(
         source_language=experiment.source_language,
         target_language=experiment.target_language,
         precision=settings.precision,
-        cache_type="float32",
+        cache_type=settings.cache,
         licence=settings.licence,
         tokens=Tokens(pad=PAD_ID, bos=BOS_ID, eos=EOS_ID, unk=UNK_ID),
         shape=_shape(trained, settings),

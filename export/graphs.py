@@ -13,12 +13,13 @@ cross-attention it is given keys and values of length zero and reads the cache a
 from __future__ import annotations
 
 import math
+from typing import Any, Literal
 
+import numpy as np
 import onnx
-import torch
 from torch import nn
 
-from export.builder import FLOAT, INT32, INT64, MICROSOFT, GraphBuilder, array_of
+from export.builder import FLOAT, INT8, INT32, INT64, MICROSOFT, GraphBuilder, array_of
 from export.precision import Precision
 from model.transformer import (
     DecoderLayer,
@@ -29,12 +30,25 @@ from model.transformer import (
     Residual,
     Transformer,
 )
+from server.engine.logits import BLOCK
+
+_NEVER = -1e9
+CacheType = Literal["float32", "int8"]
 
 
-def encoder_graph(model: Transformer, precision: Precision, max_tokens: int) -> onnx.ModelProto:
-    """Source ids to the keys and values of every decoder layer's cross-attention."""
+def encoder_graph(
+    model: Transformer, precision: Precision, cache: CacheType, max_tokens: int
+) -> onnx.ModelProto:
+    """Source ids to the keys and values of every decoder layer's cross-attention.
+
+    Args:
+        model: the network.
+        precision: of its matrices.
+        cache: what keys and values are stored as; int8 wants a model of ``export/folding.py``.
+        max_tokens: longest source.
+    """
     graph = GraphBuilder()
-    stack = _Stack(graph, precision, model)
+    stack = _Stack(graph, precision, model, cache)
     ids = graph.input("source_ids", INT64, ["B", "S"])
     graph.input("source_mask", INT32, ["B", "S"])
     shape = graph.node("Shape", [ids])
@@ -52,10 +66,19 @@ def encoder_graph(model: Transformer, precision: Precision, max_tokens: int) -> 
     return graph.model("encoder")
 
 
-def decoder_graph(model: Transformer, precision: Precision, max_tokens: int) -> onnx.ModelProto:
-    """One token of every row to the logits of the next; the caches grow in place."""
+def decoder_graph(
+    model: Transformer, precision: Precision, cache: CacheType, max_tokens: int
+) -> onnx.ModelProto:
+    """One token of every row to the logits of the next; the caches grow in place.
+
+    Args:
+        model: the network.
+        precision: of its matrices.
+        cache: what keys and values are stored as; int8 wants a model of ``export/folding.py``.
+        max_tokens: longest target.
+    """
     graph = GraphBuilder()
-    stack = _Stack(graph, precision, model)
+    stack = _Stack(graph, precision, model, cache)
     tokens = graph.input("tokens", INT64, ["B"])
     positions = graph.input("positions", INT32, ["B"])
     graph.input("source_lengths", INT32, ["B"])
@@ -68,11 +91,26 @@ def decoder_graph(model: Transformer, precision: Precision, max_tokens: int) -> 
         assert isinstance(layer, DecoderLayer)
         x = stack.decoder_layer(x, layer, index)
     x = stack.norm(x, model.decoder_norm)
-    projection = model.projection
-    weight, bias = array_of(projection.weight), array_of(projection.bias)
-    precision.linear(graph, x, weight, bias, output="logits")
-    graph.output("logits", FLOAT, ["B", model.config.target_vocab_size])
+    _logits(stack, model, x)
     return graph.model("decoder")
+
+
+def _logits(stack: _Stack, model: Transformer, x: str) -> None:
+    """Project to the vocabulary, in whole blocks, with the largest of each block."""
+    graph, vocabulary = stack.graph, model.config.target_vocab_size
+    missing = -vocabulary % BLOCK
+    if missing:
+        logits = stack.precision.linear(graph, x, [model.projection])
+        ends = graph.integers(0, 0, 0, missing)
+        inputs = [logits, ends, graph.constant(np.float32(_NEVER))]
+        logits = graph.node("Pad", inputs, output="logits")
+    else:
+        logits = stack.precision.linear(graph, x, [model.projection], output="logits")
+    graph.output("logits", FLOAT, ["B", vocabulary + missing])
+    blocks = graph.reshape(logits, 0, -1, BLOCK)
+    inputs = [blocks, graph.integers(2)]
+    graph.node("ReduceMax", inputs, keepdims=0, output="block_maxima")
+    graph.output("block_maxima", FLOAT, ["B", (vocabulary + missing) // BLOCK])
 
 
 def _cross_keys_values(
@@ -80,21 +118,34 @@ def _cross_keys_values(
 ) -> None:
     """Project the memory for all layers in one multiplication; ``cross_kv`` [2L, B, H, S, D]."""
     crosses = [layer.cross for layer in model.decoder if isinstance(layer, DecoderLayer)]
-    projected = stack.joined(x, [part for cross in crosses for part in (cross.key, cross.value)])
+    parts = [part for cross in crosses for part in (cross.key, cross.value)]
+    projected = stack.joined(x, parts)
+    if stack.cache == "int8":
+        projected = graph.node(
+            "QuantizeLinear", [projected, stack.step, graph.constant(np.int8(0))]
+        )
     config = model.config
     sides = 2 * config.decoder_layers
     heads = graph.integers(sides, config.n_heads, config.head_size)
     whole = graph.node("Concat", [shape, heads], axis=0)  # B, S, 2L, H, D
     projected = graph.node("Reshape", [projected, whole])
     graph.node("Transpose", [projected], perm=[2, 0, 3, 1, 4], output="cross_kv")
-    graph.output("cross_kv", FLOAT, [sides, "B", config.n_heads, "S", config.head_size])
+    graph.output("cross_kv", stack.cache_kind, [sides, "B", config.n_heads, "S", config.head_size])
 
 
 class _Stack:
     """The parts of the network, as nodes."""
 
-    def __init__(self, graph: GraphBuilder, precision: Precision, model: Transformer) -> None:
-        self.graph, self.precision = graph, precision
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        precision: Precision,
+        model: Transformer,
+        cache: CacheType,
+    ) -> None:
+        self.graph, self.precision, self.cache = graph, precision, cache
+        self.cache_kind = INT8 if cache == "int8" else FLOAT
+        self.step = graph.constant(np.ones(1, np.float32)) if cache == "int8" else ""
         self.width = model.config.d_model
         self.heads = model.config.n_heads
         self.head_size = model.config.head_size
@@ -150,9 +201,7 @@ class _Stack:
 
     def joined(self, x: str, layers: list[nn.Linear]) -> str:
         """Several linear layers of the same input in one multiplication, side by side."""
-        weight = array_of(torch.cat([layer.weight for layer in layers]))
-        bias = array_of(torch.cat([layer.bias for layer in layers]))
-        return self.precision.linear(self.graph, x, weight, bias)
+        return self.precision.linear(self.graph, x, layers)
 
     def _packed(self, x: str, attention: MultiHeadAttention) -> str:
         """Query, key and value of every row [R, 3M]."""
@@ -175,34 +224,49 @@ class _Stack:
 
     def _self_attention(self, x: str, attention: MultiHeadAttention, index: int) -> str:
         packed = self.graph.reshape(self._packed(x, attention), -1, 1, 3 * self.width)
-        context = self._cached("self", index, [packed, "", ""], ["positions", "self_total"])
+        lengths = ["positions", "self_total"]
+        context = self._cached("self", index, [packed, "", ""], lengths)
         return self.linear(context, attention.output)
 
     def _cross_attention(self, x: str, attention: MultiHeadAttention, index: int) -> str:
-        query = self.graph.reshape(self.linear(x, attention.query), -1, 1, self.width)
+        query = f"cross_query_{index}"
+        self.precision.linear(self.graph, x, [attention.query], output=query)
+        self.graph.output(query, FLOAT, ["B", self.width])
+        query = self.graph.reshape(query, -1, 1, self.width)
         if self._nothing is None:  # [B, 0, M]: no new key, no new value
             start, axis = self.graph.integers(0), self.graph.integers(1)
             self._nothing = self.graph.node("Slice", [query, start, start, axis])
         inputs = [query, self._nothing, self._nothing]
-        context = self._cached("cross", index, inputs, ["source_lengths", "cross_total"])
+        lengths = ["source_lengths", "cross_total"]
+        context = self._cached("cross", index, inputs, lengths)
         return self.linear(context, attention.output)
 
-    def _cached(self, cache: str, index: int, new: list[str], lengths: list[str]) -> str:
+    def _cached(self, name: str, index: int, new: list[str], lengths: list[str]) -> str:
         """Attention over a cache that is input and output at once; the context [B, M]."""
-        positions = "T" if cache == "self" else "S"
+        positions = "T" if name == "self" else "S"
         shape: list[str | int] = ["B", self.heads, positions, self.head_size]
-        names = [f"{cache}_{kind}_{index}" for kind in ("key", "value")]
-        past = [self.graph.input(name, FLOAT, shape) for name in names]
-        present = [self.graph.output(f"{name}_out", FLOAT, shape) for name in names]
+        names = [f"{name}_{kind}_{index}" for kind in ("key", "value")]
+        past = [self.graph.input(one, self.cache_kind, shape) for one in names]
+        present = [self.graph.output(f"{one}_out", self.cache_kind, shape) for one in names]
+        scales, quantised = self._cache_scales()
         outputs = self.graph.nodes(
             "GroupQueryAttention",
-            [*new, *past, *lengths],
-            [f"{cache}_context_{index}", *present],
+            [*new, *past, *lengths, *scales],
+            [f"{name}_context_{index}", *present],
             domain=MICROSOFT,
             num_heads=self.heads,
             kv_num_heads=self.heads,
+            **quantised,
         )
         return self.graph.reshape(outputs[0], -1, self.width)
+
+    def _cache_scales(self) -> tuple[list[str], dict[str, Any]]:
+        """What the operator is told about an int8 cache: its last inputs, and attributes."""
+        if self.cache == "float32":
+            return [], {}
+        kind = "PER_TENSOR"
+        attributes = {"k_quant_type": kind, "v_quant_type": kind, "kv_cache_bit_width": 8}
+        return [""] * 5 + [self.step, self.step], attributes
 
 
 def parameter_count(model: Transformer) -> int:

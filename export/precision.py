@@ -1,6 +1,6 @@
 """How matrices are stored and multiplied: one class a precision.
 
-Both are batch-invariant: the result of a row does not depend on the rows beside it.
+All are batch-invariant: the result of a row does not depend on the rows beside it.
 """
 
 from __future__ import annotations
@@ -8,16 +8,22 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from torch import nn
 
-from export.builder import MICROSOFT, GraphBuilder
+from export.builder import MICROSOFT, GraphBuilder, array_of
+from export.calibration import Calibration, Range
 
 Floats = NDArray[np.float32]
 
-# Weights use 7 of their 8 bits. Processors without VNNI add two products of the kernel's u8 x s8
-# multiplication in 16 bits, and 255 x 64 x 2 just fits: the same ids on every x86 machine.
+# Processors without VNNI add two products of the kernel's u8 x s8 multiplication in 16 bits.
+# Seven bits on one side just fit (255 x 64 x 2): the same ids on every x86 machine.
 _WEIGHT_LIMIT = 63
+# A table that is only looked up has all eight.
+_TABLE_LIMIT = 127
+_DAMPING = 0.01
 _SMALLEST_SCALE = 1e-10
 
 
@@ -28,11 +34,17 @@ class Precision(Protocol):
         self,
         graph: GraphBuilder,
         x: str,
-        weight: Floats,
-        bias: Floats,
+        layers: list[nn.Linear],
         output: str | None = None,
     ) -> str:
-        """X [R, K] times weight [N, K] transposed, plus bias [N]; the name of float32 [R, N]."""
+        """Several layers of the same input [R, K] side by side; float32 [R, N].
+
+        Args:
+            graph: where the nodes go.
+            x: the input's name.
+            layers: their outputs are joined in this order.
+            output: the result's name, if it must have one.
+        """
 
     def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
         """Rows ``ids`` of table [V, M], times scale; float32, the shape of ids and M."""
@@ -45,11 +57,11 @@ class Float32:
         self,
         graph: GraphBuilder,
         x: str,
-        weight: Floats,
-        bias: Floats,
+        layers: list[nn.Linear],
         output: str | None = None,
     ) -> str:
         """One Gemm; the weight stays as it is, so that a tied embedding can share it."""
+        weight, bias = joined(layers)
         inputs = [x, graph.constant(weight), graph.constant(bias)]
         return graph.node("Gemm", inputs, transB=1, output=output)
 
@@ -59,11 +71,54 @@ class Float32:
         return graph.node("Mul", [rows, graph.constant(np.float32(scale))])
 
 
-class Int8:
-    """Weights int8 with a scale an output channel, activations uint8 with a scale a row.
+class _Int8:
+    """Weights int8 with a scale an output channel."""
 
-    One activation scale for the whole batch (``DynamicQuantizeMatMul``) would be about 15 % faster
-    and would make a row's result depend on its neighbours.
+    def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
+        """Gather int8 rows and their scales."""
+        matrix, scales = quantise(table, _TABLE_LIMIT)
+        rows = graph.node("Gather", [graph.constant(matrix), ids])
+        floats = graph.node("Cast", [rows], to=1)
+        of_rows = graph.node("Gather", [graph.constant((scales * scale)[:, None]), ids])
+        return graph.node("Mul", [floats, of_rows])
+
+
+class Int8(_Int8):
+    """Activations uint8 at a scale fixed by calibration: two nodes a matrix, bias included."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        """Take what was measured, and remember what is quantised already."""
+        self._calibration = calibration
+        self._values: dict[tuple[int, str, Range], str] = {}
+
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: str,
+        layers: list[nn.Linear],
+        output: str | None = None,
+    ) -> str:
+        """Quantise x, multiply integers, scale back and add the bias."""
+        weight, bias = joined(layers)
+        matrix, scales = rounded(weight, self._calibration.moments[layers[0]])
+        seen = self._calibration.inputs[layers[0]]
+        scale, zero = _scale(seen)
+        key = id(graph), x, seen
+        if key not in self._values:
+            self._values[key] = graph.node(
+                "QuantizeLinear", [x, graph.constant(scale), graph.constant(zero)]
+            )
+        inputs = _factors(graph, self._values[key], (scale, zero), matrix, scales)
+        inputs.append(graph.constant(bias))
+        outputs: list[str] | int = [output] if output else 1
+        return graph.nodes("MatMulIntegerToFloat", inputs, outputs, domain=MICROSOFT)[0]
+
+
+class Int8Rows(_Int8):
+    """Activations uint8 with a scale a row, found at every step.
+
+    For networks whose activations vary too much for a fixed scale. One scale for the whole batch
+    (``DynamicQuantizeMatMul``) would make a row's result depend on its neighbours.
     """
 
     def __init__(self) -> None:
@@ -74,32 +129,17 @@ class Int8:
         self,
         graph: GraphBuilder,
         x: str,
-        weight: Floats,
-        bias: Floats,
+        layers: list[nn.Linear],
         output: str | None = None,
     ) -> str:
-        """Quantise the rows of x, multiply integers, scale back."""
+        """Quantise the rows of x [R, K], multiply integers, scale back."""
+        weight, bias = joined(layers)
         matrix, scales = quantise(weight)
         row_values, row_scales = self._quantise_rows(graph, x)
-        inputs = [
-            row_values,
-            graph.transposed(matrix),
-            graph.constant(np.float32(1.0)),
-            graph.constant(scales),
-            graph.constant(np.uint8(128)),
-            graph.constant(np.zeros(len(scales), np.int8)),
-        ]
+        inputs = _factors(graph, row_values, (np.float32(1.0), np.uint8(128)), matrix, scales)
         (product,) = graph.nodes("MatMulIntegerToFloat", inputs, 1, domain=MICROSOFT)
         scaled = graph.node("Mul", [product, row_scales])
         return graph.node("Add", [scaled, graph.constant(bias)], output=output)
-
-    def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
-        """Gather int8 rows and their scales."""
-        matrix, scales = quantise(table)
-        rows = graph.node("Gather", [graph.constant(matrix), ids])
-        floats = graph.node("Cast", [rows], to=1)
-        of_rows = graph.node("Gather", [graph.constant((scales * scale)[:, None]), ids])
-        return graph.node("Mul", [floats, of_rows])
 
     def _quantise_rows(self, graph: GraphBuilder, x: str) -> tuple[str, str]:
         """Uint8 values [R, K] around 128 and scales float32 [R, 1] of x."""
@@ -121,11 +161,85 @@ class Int8:
         return self._rows[key]
 
 
-def quantise(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Int8 [N, K] and a float32 scale [N] for each row of a matrix [N, K]."""
-    scales = np.maximum(np.abs(weight).max(axis=1), _SMALLEST_SCALE) / _WEIGHT_LIMIT
-    values = np.round(weight / scales[:, None]).clip(-_WEIGHT_LIMIT, _WEIGHT_LIMIT)
-    return values.astype(np.int8), scales.astype(np.float32)
+def _factors(
+    graph: GraphBuilder,
+    values: str,
+    format_: tuple[np.float32, np.uint8],
+    matrix: NDArray[np.int8],
+    scales: Floats,
+) -> list[str]:
+    """What MatMulIntegerToFloat reads: uint8 values of a scale and zero point, int8 weights."""
+    scale, zero = format_
+    return [
+        values,
+        graph.transposed(matrix),
+        graph.constant(scale),
+        graph.constant(scales),
+        graph.constant(zero),
+        graph.constant(np.zeros(len(scales), np.int8)),
+    ]
 
 
-PRECISIONS: dict[str, type[Float32 | Int8]] = {"fp32": Float32, "int8": Int8}
+def joined(layers: list[nn.Linear]) -> tuple[Floats, Floats]:
+    """Weights [N, K] and biases [N] of layers that read the same input, side by side."""
+    weight = array_of(torch.cat([layer.weight for layer in layers]))
+    bias = array_of(torch.cat([layer.bias for layer in layers]))
+    return weight, bias
+
+
+def quantise(weight: Floats, limit: int = _WEIGHT_LIMIT) -> tuple[NDArray[np.int8], Floats]:
+    """Int8 [N, K] and a float32 scale [N] for each row of a matrix [N, K], each to the nearest."""
+    scales = _row_scales(weight, limit)
+    values = np.round(weight / scales[:, None]).clip(-limit, limit)
+    return values.astype(np.int8), scales
+
+
+def rounded(weight: Floats, moment: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """As :func:`quantise`, but rounded so that the outputs err least, not the weights.
+
+    What rounding one column does to the outputs is made good by those that come after it, as far
+    as their inputs go together (GPTQ, Frantar et al. 2023, section 3; columns with large inputs
+    first).
+
+    Args:
+        weight: [N, K].
+        moment: [K, K], mean of x x^T over the inputs.
+    """
+    scales = _row_scales(weight, _WEIGHT_LIMIT)
+    order = np.argsort(-np.diag(moment), kind="stable")
+    left = (weight / scales[:, None])[:, order].astype(np.float64)
+    damped = moment[np.ix_(order, order)].astype(np.float64)
+    damped += _DAMPING * np.mean(np.diag(damped)) * np.eye(len(order)) + _SMALLEST_SCALE
+    factor = np.linalg.cholesky(np.linalg.inv(damped)).T  # upper
+    values = np.empty(weight.shape, np.int8)
+    for column, place in enumerate(order):
+        nearest = np.round(left[:, column]).clip(-_WEIGHT_LIMIT, _WEIGHT_LIMIT)
+        values[:, place] = nearest
+        error = (left[:, column] - nearest) / factor[column, column]
+        left[:, column + 1 :] -= np.outer(error, factor[column, column + 1 :])
+    return values, scales
+
+
+def _row_scales(weight: Floats, limit: int) -> Floats:
+    scales: Floats = np.maximum(np.abs(weight).max(axis=1), _SMALLEST_SCALE) / np.float32(limit)
+    return scales.astype(np.float32)
+
+
+def _scale(seen: Range) -> tuple[np.float32, np.uint8]:
+    """Scale and zero point of a range in 8 bits; all of them for what is never negative."""
+    return (np.float32(seen.high / 127), np.uint8(128)) if seen.signed else (
+        np.float32(seen.high / 255), np.uint8(0))  # fmt: skip
+
+
+def precision_of(name: str, calibration: Calibration) -> Precision:
+    """The number format of that name, for one graph."""
+    match name:
+        case "int8":
+            return Int8(calibration)
+        case "int8-rows":
+            return Int8Rows()
+        case _:
+            return Float32()
+
+
+PRECISIONS = ("fp32", "int8", "int8-rows")

@@ -21,19 +21,19 @@ from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from model.transformer import Transformer, padding_mask
 from server.bundle import Bundle
 from server.engine.engine import Engine
-from server.engine.kv_cache import CacheShape, KVCachePool
-from server.engine.model_runner import OrtModelRunner, load_sessions
-from server.engine.request import Sequence
-from server.engine.scheduler import Scheduler
-from server.engine.search import Search, log_sum_exp
+from server.engine.kv_cache import KVCachePool
+from server.engine.model_runner import OrtModelRunner, cache_shape, load_sessions
+from server.engine.request import GREEDY, DecodingParameters, Sequence, default_max_tokens
+from server.engine.scheduler import Policy, Scheduler
+from server.engine.search import Search
 from server.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
 _SLOTS = 32
 _STEPWISE_SENTENCES = 32
-# Of each set; PyTorch without a batch that refills is slow.
-_COMPARED_SENTENCES = 500
+# Of each set: as many as it takes until what flips by chance evens out.
+_COMPARED_SENTENCES = 2000
 
 
 class ExportError(Exception):
@@ -54,6 +54,7 @@ BUDGETS = {
     "fp32": Budget(1e-3, 1e-4, 1.0, 0.01),
     # Sentences that a model is unsure of flip at the smallest rounding: what counts is the score.
     "int8": Budget(4.0, 0.15, 0.3, 0.3),
+    "int8-rows": Budget(4.0, 0.15, 0.3, 0.3),
 }
 
 
@@ -94,22 +95,13 @@ class Exported:
 
     def __init__(self, bundle: Bundle) -> None:
         """Load them on one engine of one thread."""
-        shape, tokens = bundle.manifest.shape, bundle.manifest.tokens
-        self.pool = KVCachePool(
-            CacheShape(
-                layers=shape.decoder_layers,
-                slots=_SLOTS,
-                heads=shape.heads,
-                head_size=shape.head_size,
-                target_positions=shape.max_target_tokens,
-                source_positions=shape.max_source_tokens,
-            )
-        )
+        tokens = bundle.manifest.tokens
+        self.vocabulary = bundle.manifest.shape.target_vocab_size
+        self.pool = KVCachePool(cache_shape(bundle.manifest, _SLOTS))
         self.runner = OrtModelRunner(bundle, load_sessions(bundle), self.pool)
-        scheduler = Scheduler(
-            self.pool, max_encode_tokens=512, window=64, bos_id=tokens.bos, eos_id=tokens.eos
-        )
-        search = Search(eos_id=tokens.eos, never={tokens.pad, tokens.bos, tokens.unk})
+        policy = Policy(max_encode_tokens=512, window=64)
+        scheduler = Scheduler(self.pool, policy, bos_id=tokens.bos, eos_id=tokens.eos)
+        search = Search(self.pool, eos_id=tokens.eos, never={tokens.pad, tokens.bos, tokens.unk})
         self._engine = Engine("export", scheduler, self.runner, search, Metrics())
 
     def fitting(self, sources: list[list[int]]) -> list[list[int]]:
@@ -118,19 +110,25 @@ class Exported:
 
     def limits(self, sources: list[list[int]]) -> list[int]:
         """Most target tokens of each source, as the server sets them."""
-        return [min(2 * len(ids) + 16, self.pool.shape.target_positions) for ids in sources]
+        most = self.pool.shape.target_positions
+        return [min(default_max_tokens(len(ids)), most) for ids in sources]
 
     def greedy(self, sources: list[list[int]]) -> list[list[int]]:
         """Target ids of each source (ids without end), in order."""
+        return [sequence.target_ids for sequence in self.run(sources, GREEDY)]
+
+    def run(self, sources: list[list[int]], parameters: DecodingParameters) -> list[Sequence]:
+        """A finished sequence for each source (ids without end), in order."""
         limits = self.limits(sources)
         sequences = [
-            sequence_of(ids, max_tokens=limit) for ids, limit in zip(sources, limits, strict=True)
+            sequence_of(ids, max_tokens=limit, parameters=parameters)
+            for ids, limit in zip(sources, limits, strict=True)
         ]
         for sequence in sequences:
             self._engine.add(sequence)
         while self._engine.has_unfinished:
             self._engine.step()
-        return [sequence.target_ids for sequence in sequences]
+        return sequences
 
     def translate(self, sentences: list[str], tokenizers: tuple[Tokenizer, Tokenizer]) -> list[str]:
         """Translations of whole sentences, in order."""
@@ -139,10 +137,12 @@ class Exported:
         return [target.decode(ids) for ids in outputs]
 
 
-def sequence_of(ids: list[int], max_tokens: int) -> Sequence:
+def sequence_of(
+    ids: list[int], max_tokens: int, parameters: DecodingParameters = GREEDY
+) -> Sequence:
     """A sequence for the engine."""
-    source = np.array([*ids, EOS_ID], np.int64)
-    return Sequence(source_ids=source, max_tokens=max_tokens, arrived=time.monotonic())
+    source, now = np.array([*ids, EOS_ID], np.int64), time.monotonic()
+    return Sequence(source_ids=source, max_tokens=max_tokens, arrived=now, parameters=parameters)
 
 
 def verify(
@@ -242,17 +242,20 @@ def _forced(
     exported: Exported, sources: list[list[int]], target_in: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Log-probabilities [B, T, V] of the exported graphs for given inputs [B, T]."""
-    pool = exported.pool
+    pool, vocabulary = exported.pool, exported.vocabulary
     pool.reset()
     sequences = [sequence_of(ids, max_tokens=1) for ids in sources]
     for sequence in sequences:
-        sequence.slot = pool.allocate(sequence.source_length, BOS_ID)
+        slot = pool.allocate()
+        pool.start(slot, sequence.source_length, BOS_ID)
+        sequence.slots = [slot]
     exported.runner.encode(sequences)
     steps = []
     for column in target_in.T:
         pool.tokens[: len(sources)] = column
         logits = exported.runner.decode(len(sources))
-        steps.append(logits - log_sum_exp(logits)[:, None])
+        sums = logits.log_sum_exp(list(range(len(sources))))
+        steps.append(logits.values[:, :vocabulary] - sums[:, None])
         pool.positions[: len(sources)] += 1
     pool.reset()
     return np.stack(steps, axis=1)

@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import dragoman
-from server.__main__ import available_cores, build_engine
 from server.bundle import open_bundle
+from server.live_model import available_cores, build_engine
 from server.metrics import Metrics
 from server.settings import Settings
 from server.text.pipeline import TranslationPipeline
@@ -63,7 +63,7 @@ async def run_engine(settings: Settings, sentences: list[str], texts: list[int])
 
     Start-up is not counted.
     """
-    bundle = open_bundle(settings.bundle)
+    bundle = open_bundle(settings.bundle[0])
     metrics = Metrics()
     engine = build_engine(bundle, settings, metrics)
     engine.start()
@@ -141,11 +141,11 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(bundle: Path) -> Iterator[Served]:
-    """A server that is READY; stopped at the end."""
+def served(bundle: Path, *arguments: str) -> Iterator[Served]:
+    """A server that is READY and remembers no sentence; stopped at the end."""
     command = [
         sys.executable, "-m", "server", "--bundle", str(bundle), "--port", "0",
-        "--metrics-port", "0",
+        "--metrics-port", "0", "--sentence-cache-bytes", "0", *arguments,
     ]  # fmt: skip
     started = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -181,7 +181,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every run here")
     options = parser.parse_args()
     sentences = read_sentences(options.sentences, options.count)
-    settings = Settings(bundle=options.bundle, max_queue_sentences=options.count)
+    settings = Settings(bundle=(options.bundle,), max_queue_sentences=options.count)
     engine: list[dict[int, Run]] = []
     service: list[dict[int, Run]] = []
     for _ in range(options.repeats):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.errors import BundleError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 SOURCE_TOKENIZER, TARGET_TOKENIZER = "source.model", "target.model"
@@ -107,8 +107,8 @@ class Manifest(_Section):
     name: str
     source_language: str
     target_language: str
-    precision: Literal["fp32", "int8"]
-    cache_type: Literal["float32"]
+    precision: Literal["fp32", "int8", "int8-rows"]
+    cache_type: Literal["float32", "int8"]
     licence: str
     tokens: Tokens
     shape: Shape
@@ -130,16 +130,19 @@ class Bundle:
 
     ``encoder.onnx``
         in: ``source_ids`` int64 [B, S], ``source_mask`` int32 [B, S] (1 = token, 0 = padding);
-        out: ``cross_kv`` float32 [2L, B, H, S, D], keys of layer l at 2l, values at 2l + 1.
+        out: ``cross_kv`` cache type [2L, B, H, S, D], keys of layer l at 2l, values at 2l + 1.
     ``decoder.onnx``
         in: ``tokens`` int64 [B], ``positions`` int32 [B] (tokens already in the row's cache),
         ``source_lengths`` int32 [B] (source tokens of the row less one),
         ``self_total`` int32 [] (largest position plus one), ``cross_total`` int32 [] (largest
-        source length), and for every layer l ``self_key_l``, ``self_value_l`` float32
-        [B, H, T, D], ``cross_key_l``, ``cross_value_l`` float32 [B, H, S, D];
-        out: ``logits`` float32 [B, V], and ``self_key_l_out``, ``self_value_l_out``,
-        ``cross_key_l_out``, ``cross_value_l_out``, to be bound over their inputs: the step
-        writes the new key and value of each row in place at its position.
+        source length), and for every layer l ``self_key_l``, ``self_value_l`` cache type
+        [B, H, T, D], ``cross_key_l``, ``cross_value_l`` cache type [B, H, S, D];
+        out: ``logits`` float32 [B, V'] (V rounded up to whole blocks of 64, the rest very
+        low), ``block_maxima`` float32 [B, V' / 64] (the largest of each block),
+        ``cross_query_l`` float32 [B, H * D] (what the row asked the source in layer l; with
+        the cross keys it gives the attention), and ``self_key_l_out``,
+        ``self_value_l_out``, ``cross_key_l_out``, ``cross_value_l_out``, to be bound over their
+        inputs: the step writes the new key and value of each row in place at its position.
     """
 
     folder: Path

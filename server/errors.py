@@ -10,6 +10,8 @@
     ├── NotReady             not warm yet              UNAVAILABLE + RetryInfo
     ├── ShuttingDown         draining                  UNAVAILABLE + RetryInfo
     ├── Unauthenticated      no or a wrong key         UNAUTHENTICATED
+    ├── PermissionDenied     not served here           PERMISSION_DENIED
+    ├── FailedPrecondition   not as things stand       FAILED_PRECONDITION + PreconditionFailure
     ├── ModelFailure         the graph failed          INTERNAL, without the text
     └── StartupError         at start: one line, exit 2
         ├── BundleError      a bundle cannot be used
@@ -74,6 +76,26 @@ class ShuttingDown(_Retryable):
 
 class Unauthenticated(DragomanError):
     """No valid key came with the request."""
+
+
+class PermissionDenied(DragomanError):
+    """The server does not do this for anybody, or not for this caller."""
+
+
+class FailedPrecondition(DragomanError):
+    """It cannot be done as things stand; somebody must change them first."""
+
+    def __init__(self, kind: str, subject: str, description: str) -> None:
+        """Say what is in the way.
+
+        Args:
+            kind: of condition, in capitals, for programs: ``BUNDLE``.
+            subject: what does not meet it, as the caller named it.
+            description: one line for people.
+        """
+        super().__init__(description)
+        self.kind = kind
+        self.subject = subject
 
 
 class ModelFailure(DragomanError):

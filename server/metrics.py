@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter as Totals
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 # Translation lives between a cached answer (1 ms) and a long document (a minute).
 LATENCY = (
@@ -14,6 +20,74 @@ LATENCY = (
 STEP = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 RATIO = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoad:
+    """What a live model holds at one moment."""
+
+    running: list[int]
+    """Sentences being decoded, by engine."""
+    slots_used: list[int]
+    """Cache slots in use, by engine."""
+    slots: list[int]
+    """Cache slots there are, by engine."""
+    waiting: int
+    """Sentences that no engine has taken yet."""
+    kv_cache_bytes: int
+    """Reserved for keys and values, over all engines."""
+
+
+class ModelGauges(Collector):
+    """Gauges of the live models, read from them when they are scraped.
+
+    Two versions of a model live side by side while the older one drains: what they hold is added
+    up under the one name, and what is gone leaves no series behind.
+    """
+
+    def __init__(self) -> None:
+        """Begin without models."""
+        self._models: list[tuple[str, Callable[[], ModelLoad]]] = []
+
+    def add(self, model: str, read: Callable[[], ModelLoad]) -> None:
+        """Show a model; ``read`` is called in the thread that scrapes."""
+        self._models = [*self._models, (model, read)]
+
+    def remove(self, read: Callable[[], ModelLoad]) -> None:
+        """Show it no longer."""
+        self._models = [entry for entry in self._models if entry[1] != read]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges as they stand."""
+        reserved: Totals[tuple[str, ...]] = Totals()
+        waiting: Totals[tuple[str, ...]] = Totals()
+        running: Totals[tuple[str, ...]] = Totals()
+        used: Totals[tuple[str, ...]] = Totals()
+        slots: Totals[tuple[str, ...]] = Totals()
+        for model, read in self._models:
+            load = read()
+            reserved[model,] += load.kv_cache_bytes
+            waiting[model,] += load.waiting
+            for number, rows in enumerate(load.running):
+                running[model, str(number)] += rows
+                used[model, str(number)] += load.slots_used[number]
+                slots[model, str(number)] += load.slots[number]
+        usage = {labels: used[labels] / count for labels, count in slots.items()}
+        yield _family("sequences_waiting", "Sentences waiting for a place in a batch.", waiting)
+        yield _family("sequences_running", "Sentences being decoded.", running, "engine")
+        yield _family(
+            "kv_cache_usage_ratio", "Share of an engine's cache slots in use.", usage, "engine"
+        )
+        yield _family("kv_cache_bytes", "Memory reserved for a model's keys and values.", reserved)
+
+
+def _family(
+    name: str, text: str, values: Mapping[tuple[str, ...], float], *more: str
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"dragoman_{name}", text, labels=["model", *more])
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
 
 
 class Metrics:
@@ -50,6 +124,23 @@ class Metrics:
         self.sequences = self._counter(
             "sequences", "Sentences ended in the engine, by reason.", "reason"
         )
+        self.degenerate_outputs = self._counter(
+            "degenerate_outputs", "Sentences that came out as no translation should.", "kind"
+        )
+        self.retries = self._counter(
+            "retries", "Sentences decoded again because of that, by outcome.", "outcome"
+        )
+        self.sentence_cache_requests = self._counter(
+            "sentence_cache_requests",
+            "Sentences answered from memory (hit), by one in flight (join), or decoded (miss).",
+            "outcome",
+        )
+        self.sentence_cache_bytes = self._gauge(
+            "sentence_cache_bytes", "Memory that kept translations take, about."
+        )
+        self.sentence_cache_evictions = self._counter(
+            "sentence_cache_evictions", "Kept translations that made room for later ones."
+        )
         self.source_tokens = self._counter("source_tokens", "Tokens read by the encoder.")
         self.target_tokens = self._counter("target_tokens", "Tokens written by the decoder.")
 
@@ -79,20 +170,10 @@ class Metrics:
         self.batch_occupancy = self._histogram(
             "batch_occupancy_ratio", "Share of an engine's rows that a step used.", RATIO
         )
-        self.kv_cache_usage = self._gauge(
-            "kv_cache_usage_ratio", "Share of an engine's cache slots in use.", "engine"
-        )
-        self.kv_cache_bytes = self._gauge(
-            "kv_cache_bytes", "Memory reserved for keys and values, over all engines."
-        )
-        self.sequences_running = self._gauge(
-            "sequences_running", "Sentences being decoded.", "engine"
-        )
-        self.sequences_waiting = self._gauge(
-            "sequences_waiting", "Sentences waiting for a place in a batch."
-        )
+        self.models = ModelGauges()
+        self.registry.register(self.models)
         self.model_info = Info(
-            "dragoman_model", "The models that are loaded.", ["model"], registry=self.registry
+            "dragoman_model", "The models that take requests.", ["model"], registry=self.registry
         )
         self.ready = self._gauge("ready", "1 while the server takes requests.")
 

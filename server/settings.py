@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict, SettingsError
 
 from server.errors import SettingsFault
 
@@ -16,6 +16,17 @@ PREFIX = "DRAGOMAN_"
 FOREIGN_NAMES = frozenset({"DRAGOMAN_TARGET", "DRAGOMAN_API_KEY"})
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _paths(value: object) -> object:
+    """Paths of one string, which is what flag and environment give; commas between them."""
+    if isinstance(value, str):
+        return [path for path in value.split(",") if path]
+    return [value] if isinstance(value, Path) else value
+
+
+# pydantic-settings would want JSON in the environment.
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths), Field(min_length=1)]
 
 
 class Settings(BaseSettings):
@@ -32,7 +43,22 @@ class Settings(BaseSettings):
         cli_implicit_flags=True,
     )
 
-    bundle: Path = Field(Path("bundles/en-zh-TW"), description="directory of the model to serve")
+    bundle: Paths = Field(
+        (Path("bundles/en-zh-TW"),),
+        description="directory of a model to serve; for several, repeat it or put commas between",
+    )
+    model_admin: bool = Field(
+        default=False,
+        description="serve LoadModel and UnloadModel to whoever reaches the port",
+    )
+    model_root: Path = Field(
+        Path("bundles"), description="LoadModel takes bundles inside this directory, no others"
+    )
+    max_models: Positive = Field(16, description="most models live at once")
+    unload_grace_seconds: Annotated[float, Field(ge=0)] = Field(
+        300.0,
+        description="time for running requests to finish on a model that is replaced or unloaded",
+    )
     host: str = Field("127.0.0.1", description="address to listen on, gRPC and metrics")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         50051, description="gRPC port; 0 takes a free one"
@@ -42,21 +68,21 @@ class Settings(BaseSettings):
     )
 
     engines: Annotated[int, Field(ge=0, le=256)] = Field(
-        0, description="engine threads, each with a batch of its own; 0 = one a core"
+        0, description="engine threads of a model, each with a batch of its own; 0 = one a core"
     )
     engine_threads: Positive = Field(1, description="ONNX Runtime threads inside each engine")
     slots: Annotated[int, Field(ge=1, le=1024)] = Field(
-        32, description="sentences decoded at once by each engine"
+        64, description="sentences decoded at once by each engine; one that branches takes several"
     )
     max_encode_tokens: Positive = Field(
-        512, description="most tokens of one encoder batch, padding counted"
+        256, description="most tokens of one encoder batch, padding counted"
     )
     window: Positive = Field(
         64, description="waiting sentences looked at for an encoder batch of like lengths"
     )
 
     max_queue_sentences: Positive = Field(
-        4096, description="sentences that may wait; more are refused"
+        4096, description="sentences that may wait for a model; more are refused"
     )
     max_texts: Positive = Field(1024, description="most texts of one request")
     max_text_characters: Positive = Field(100_000, description="most characters of one text")
@@ -65,6 +91,20 @@ class Settings(BaseSettings):
     )
     max_output_tokens: Positive = Field(
         1024, description="most target tokens a caller may ask for a sentence; the model caps too"
+    )
+    max_beams: Annotated[int, Field(ge=1, le=64)] = Field(
+        16, description="most hypotheses a caller may ask for side by side; at most the slots"
+    )
+    interactive_sentences: Positive = Field(
+        32, description="a call of more sentences is bulk work, unless it says otherwise"
+    )
+    degeneration_guard: bool = Field(
+        default=True, description="stop outputs that go round in circles, and try again once"
+    )
+    sentence_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        16 * 1024 * 1024,
+        description="memory for translations to give again, about 1 kB each; 0 = none, and "
+        "identical sentences in flight are decoded each on their own",
     )
     max_message_bytes: Positive = Field(
         4 * 1024 * 1024, description="largest gRPC message, in and out"

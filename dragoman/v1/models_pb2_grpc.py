@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Tells which models the server holds and what they are.
+    """Tells which models the server holds and what they are, and changes them under traffic.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,20 @@ class ModelServiceStub:
                 request_serializer=dragoman_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=dragoman_dot_v1_dot_models__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/dragoman.v1.ModelService/LoadModel',
+                request_serializer=dragoman_dot_v1_dot_models__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=dragoman_dot_v1_dot_models__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/dragoman.v1.ModelService/UnloadModel',
+                request_serializer=dragoman_dot_v1_dot_models__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=dragoman_dot_v1_dot_models__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
-    """Tells which models the server holds and what they are.
+    """Tells which models the server holds and what they are, and changes them under traffic.
     """
 
     def ListModels(self, request, context):
@@ -60,6 +70,26 @@ class ModelServiceServicer:
 
     def GetModel(self, request, context):
         """Describes one model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Loads a bundle that lies on the server; where a model of its name is live, takes its place.
+        Answers when the new model takes requests: its files have been checked and its golden
+        sentences translated. Requests that had begun finish on the old model, which then ends.
+        PERMISSION_DENIED unless the server is set to serve this; FAILED_PRECONDITION, and nothing
+        has changed, if the bundle cannot be used. One change is made at a time; others wait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Gives a model no more requests; those that had begun finish, then its memory is freed.
+        Answers when it takes no more. PERMISSION_DENIED unless the server is set to serve this;
+        NOT_FOUND if there is no such model; FAILED_PRECONDITION if it is the last one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +108,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=dragoman_dot_v1_dot_models__pb2.GetModelRequest.FromString,
                     response_serializer=dragoman_dot_v1_dot_models__pb2.GetModelResponse.SerializeToString,
             ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=dragoman_dot_v1_dot_models__pb2.LoadModelRequest.FromString,
+                    response_serializer=dragoman_dot_v1_dot_models__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=dragoman_dot_v1_dot_models__pb2.UnloadModelRequest.FromString,
+                    response_serializer=dragoman_dot_v1_dot_models__pb2.UnloadModelResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'dragoman.v1.ModelService', rpc_method_handlers)
@@ -87,7 +127,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Tells which models the server holds and what they are.
+    """Tells which models the server holds and what they are, and changes them under traffic.
     """
 
     @staticmethod
@@ -134,6 +174,60 @@ class ModelService:
             '/dragoman.v1.ModelService/GetModel',
             dragoman_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
             dragoman_dot_v1_dot_models__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dragoman.v1.ModelService/LoadModel',
+            dragoman_dot_v1_dot_models__pb2.LoadModelRequest.SerializeToString,
+            dragoman_dot_v1_dot_models__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dragoman.v1.ModelService/UnloadModel',
+            dragoman_dot_v1_dot_models__pb2.UnloadModelRequest.SerializeToString,
+            dragoman_dot_v1_dot_models__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Tells which models the server holds and what they are."""
+    """Tells which models the server holds and what they are, and changes them under traffic."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,43 @@ class ModelServiceStub:
     """Lists all models, ordered by name."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
     """Describes one model."""
+    LoadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]
+    """Loads a bundle that lies on the server; where a model of its name is live, takes its place.
+    Answers when the new model takes requests: its files have been checked and its golden
+    sentences translated. Requests that had begun finish on the old model, which then ends.
+    PERMISSION_DENIED unless the server is set to serve this; FAILED_PRECONDITION, and nothing
+    has changed, if the bundle cannot be used. One change is made at a time; others wait.
+    """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]
+    """Gives a model no more requests; those that had begun finish, then its memory is freed.
+    Answers when it takes no more. PERMISSION_DENIED unless the server is set to serve this;
+    NOT_FOUND if there is no such model; FAILED_PRECONDITION if it is the last one.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Tells which models the server holds and what they are."""
+    """Tells which models the server holds and what they are, and changes them under traffic."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists all models, ordered by name."""
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
     """Describes one model."""
+    LoadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]  # type: ignore[assignment]
+    """Loads a bundle that lies on the server; where a model of its name is live, takes its place.
+    Answers when the new model takes requests: its files have been checked and its golden
+    sentences translated. Requests that had begun finish on the old model, which then ends.
+    PERMISSION_DENIED unless the server is set to serve this; FAILED_PRECONDITION, and nothing
+    has changed, if the bundle cannot be used. One change is made at a time; others wait.
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Gives a model no more requests; those that had begun finish, then its memory is freed.
+    Answers when it takes no more. PERMISSION_DENIED unless the server is set to serve this;
+    NOT_FOUND if there is no such model; FAILED_PRECONDITION if it is the last one.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells which models the server holds and what they are."""
+    """Tells which models the server holds and what they are, and changes them under traffic."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -66,5 +90,29 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.GetModelResponse, _abc.Awaitable[_models_pb2.GetModelResponse]]:
         """Describes one model."""
+
+    @_abc_1.abstractmethod
+    def LoadModel(
+        self,
+        request: _models_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.LoadModelResponse, _abc.Awaitable[_models_pb2.LoadModelResponse]]:
+        """Loads a bundle that lies on the server; where a model of its name is live, takes its place.
+        Answers when the new model takes requests: its files have been checked and its golden
+        sentences translated. Requests that had begun finish on the old model, which then ends.
+        PERMISSION_DENIED unless the server is set to serve this; FAILED_PRECONDITION, and nothing
+        has changed, if the bundle cannot be used. One change is made at a time; others wait.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _models_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.UnloadModelResponse, _abc.Awaitable[_models_pb2.UnloadModelResponse]]:
+        """Gives a model no more requests; those that had begun finish, then its memory is freed.
+        Answers when it takes no more. PERMISSION_DENIED unless the server is set to serve this;
+        NOT_FOUND if there is no such model; FAILED_PRECONDITION if it is the last one.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

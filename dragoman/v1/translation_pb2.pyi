@@ -19,6 +19,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """The server decides: calls of many sentences are bulk."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """Somebody waits for this answer."""
+    PRIORITY_BULK: _Priority.ValueType  # 2
+    """Makes way for interactive work; never starved by it."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Whether somebody waits."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""The server decides: calls of many sentences are bulk."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""Somebody waits for this answer."""
+PRIORITY_BULK: Priority.ValueType  # 2
+"""Makes way for interactive work; never starved by it."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -31,6 +55,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The model wrote its end token: the translation is whole."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """The limit of output tokens was reached: the translation may be cut short."""
+    FINISH_REASON_DEGENERATE: _FinishReason.ValueType  # 3
+    """The model said the same again and again and was stopped; what is given ends before that."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a sentence ended."""
@@ -41,6 +67,8 @@ FINISH_REASON_EOS: FinishReason.ValueType  # 1
 """The model wrote its end token: the translation is whole."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """The limit of output tokens was reached: the translation may be cut short."""
+FINISH_REASON_DEGENERATE: FinishReason.ValueType  # 3
+"""The model said the same again and again and was stopped; what is given ends before that."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 class _WarningCode:
@@ -55,6 +83,12 @@ class _WarningCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningCo
     """A sentence reached its limit of output tokens and may be cut short."""
     WARNING_CODE_SENTENCE_SPLIT: _WarningCode.ValueType  # 2
     """A sentence was longer than the model takes and was translated in parts."""
+    WARNING_CODE_DEGENERATE_OUTPUT: _WarningCode.ValueType  # 3
+    """A sentence came out as no translation should (a loop, nothing, a copy), and so it stayed when
+    it was tried again.
+    """
+    WARNING_CODE_RETRIED: _WarningCode.ValueType  # 4
+    """A sentence came out as no translation should and was decoded again with other options."""
 
 class WarningCode(_WarningCode, metaclass=_WarningCodeEnumTypeWrapper):
     """Kinds of warning."""
@@ -65,6 +99,12 @@ WARNING_CODE_OUTPUT_TRUNCATED: WarningCode.ValueType  # 1
 """A sentence reached its limit of output tokens and may be cut short."""
 WARNING_CODE_SENTENCE_SPLIT: WarningCode.ValueType  # 2
 """A sentence was longer than the model takes and was translated in parts."""
+WARNING_CODE_DEGENERATE_OUTPUT: WarningCode.ValueType  # 3
+"""A sentence came out as no translation should (a loop, nothing, a copy), and so it stayed when
+it was tried again.
+"""
+WARNING_CODE_RETRIED: WarningCode.ValueType  # 4
+"""A sentence came out as no translation should and was decoded again with other options."""
 Global___WarningCode: _TypeAlias = WarningCode  # noqa: Y015
 
 @_typing.final
@@ -79,6 +119,8 @@ class TranslateRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     DECODING_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    BYPASS_CACHE_FIELD_NUMBER: _builtins.int
     source_language: _builtins.str
     """Language of the texts, BCP-47, such as "en"."""
     target_language: _builtins.str
@@ -87,6 +129,10 @@ class TranslateRequest(_message.Message):
     """Name of the model; empty lets the server choose one for the language pair."""
     mime_type: _builtins.str
     """Media type of the texts; empty means "text/plain", the only one that is taken so far."""
+    priority: Global___Priority.ValueType
+    """Whether somebody waits for the answer; unspecified lets the size of the call decide."""
+    bypass_cache: _builtins.bool
+    """Decode every sentence anew instead of answering repeated ones from the server's memory."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts to translate, each of one or many sentences, with whatever white space and line
@@ -106,10 +152,12 @@ class TranslateRequest(_message.Message):
         model: _builtins.str = ...,
         mime_type: _builtins.str = ...,
         decoding: Global___DecodingOptions | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        bypass_cache: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decoding", b"decoding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoding", b"decoding", "mime_type", b"mime_type", "model", b"model", "source_language", b"source_language", "target_language", b"target_language", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_cache", b"bypass_cache", "decoding", b"decoding", "mime_type", b"mime_type", "model", b"model", "priority", b"priority", "source_language", b"source_language", "target_language", b"target_language", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,6 +205,8 @@ class TranslateStreamRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     DECODING_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    BYPASS_CACHE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text to translate, of one or many sentences. It must hold something to translate."""
     source_language: _builtins.str
@@ -167,6 +217,10 @@ class TranslateStreamRequest(_message.Message):
     """Name of the model; empty lets the server choose one for the language pair."""
     mime_type: _builtins.str
     """Media type of the text; empty means "text/plain", the only one that is taken so far."""
+    priority: Global___Priority.ValueType
+    """Whether somebody waits for the answer; unspecified lets the size of the call decide."""
+    bypass_cache: _builtins.bool
+    """Decode every sentence anew instead of answering repeated ones from the server's memory."""
     @_builtins.property
     def decoding(self) -> Global___DecodingOptions:
         """How to decode; absent means greedy with the server's limits."""
@@ -180,10 +234,12 @@ class TranslateStreamRequest(_message.Message):
         model: _builtins.str = ...,
         mime_type: _builtins.str = ...,
         decoding: Global___DecodingOptions | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        bypass_cache: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decoding", b"decoding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoding", b"decoding", "mime_type", b"mime_type", "model", b"model", "source_language", b"source_language", "target_language", b"target_language", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_cache", b"bypass_cache", "decoding", b"decoding", "mime_type", b"mime_type", "model", b"model", "priority", b"priority", "source_language", b"source_language", "target_language", b"target_language", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,10 +341,14 @@ class DecodingOptions(_message.Message):
 
     GREEDY_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    BEAM_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     MIN_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     TARGET_PREFIX_FIELD_NUMBER: _builtins.int
     INCLUDE_SCORES_FIELD_NUMBER: _builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _builtins.int
+    INCLUDE_ATTENTION_FIELD_NUMBER: _builtins.int
     max_output_tokens: _builtins.int
     """Most target tokens a sentence may get, the end token counted; absent means the server's
     limit, which grows with the sentence.
@@ -299,6 +359,14 @@ class DecodingOptions(_message.Message):
     """Text that the translation of each text begins with; decoding goes on after it."""
     include_scores: _builtins.bool
     """Whether to fill Translation.sentences with scores and tokens."""
+    repetition_penalty: _builtins.float
+    """Makes tokens that came before less likely: their positive logits are divided by it, negative
+    ones multiplied; 1 to 10, absent means 1, which changes nothing.
+    """
+    no_repeat_ngram_size: _builtins.int
+    """No sequence of this many target tokens comes twice in a sentence; absent or 0 means any may."""
+    include_attention: _builtins.bool
+    """Whether to fill Translation.sentences with where each target token looked in the source."""
     @_builtins.property
     def greedy(self) -> Global___GreedyDecoding:
         """The likeliest token at every step."""
@@ -307,34 +375,95 @@ class DecodingOptions(_message.Message):
     def sampling(self) -> Global___SamplingDecoding:
         """A token drawn at random from the model's distribution."""
 
+    @_builtins.property
+    def beam(self) -> Global___BeamDecoding:
+        """Several hypotheses side by side; not for TranslateStream."""
+
     def __init__(
         self,
         *,
         greedy: Global___GreedyDecoding | None = ...,
         sampling: Global___SamplingDecoding | None = ...,
+        beam: Global___BeamDecoding | None = ...,
         max_output_tokens: _builtins.int | None = ...,
         min_output_tokens: _builtins.int | None = ...,
         target_prefix: _builtins.str = ...,
         include_scores: _builtins.bool = ...,
+        repetition_penalty: _builtins.float | None = ...,
+        no_repeat_ngram_size: _builtins.int | None = ...,
+        include_attention: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "greedy", b"greedy", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "sampling", b"sampling", "strategy", b"strategy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_repetition_penalty", b"_repetition_penalty", "beam", b"beam", "greedy", b"greedy", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling", "strategy", b"strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "greedy", b"greedy", "include_scores", b"include_scores", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "sampling", b"sampling", "strategy", b"strategy", "target_prefix", b"target_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_repetition_penalty", b"_repetition_penalty", "beam", b"beam", "greedy", b"greedy", "include_attention", b"include_attention", "include_scores", b"include_scores", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling", "strategy", b"strategy", "target_prefix", b"target_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
     _WhichOneofReturnType__min_output_tokens: _TypeAlias = _typing.Literal["min_output_tokens"]  # noqa: Y015
     _WhichOneofArgType__min_output_tokens: _TypeAlias = _typing.Literal["_min_output_tokens", b"_min_output_tokens"]  # noqa: Y015
-    _WhichOneofReturnType_strategy: _TypeAlias = _typing.Literal["greedy", "sampling"]  # noqa: Y015
+    _WhichOneofReturnType__no_repeat_ngram_size: _TypeAlias = _typing.Literal["no_repeat_ngram_size"]  # noqa: Y015
+    _WhichOneofArgType__no_repeat_ngram_size: _TypeAlias = _typing.Literal["_no_repeat_ngram_size", b"_no_repeat_ngram_size"]  # noqa: Y015
+    _WhichOneofReturnType__repetition_penalty: _TypeAlias = _typing.Literal["repetition_penalty"]  # noqa: Y015
+    _WhichOneofArgType__repetition_penalty: _TypeAlias = _typing.Literal["_repetition_penalty", b"_repetition_penalty"]  # noqa: Y015
+    _WhichOneofReturnType_strategy: _TypeAlias = _typing.Literal["greedy", "sampling", "beam"]  # noqa: Y015
     _WhichOneofArgType_strategy: _TypeAlias = _typing.Literal["strategy", b"strategy"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_output_tokens) -> _WhichOneofReturnType__min_output_tokens | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__no_repeat_ngram_size) -> _WhichOneofReturnType__no_repeat_ngram_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_penalty) -> _WhichOneofReturnType__repetition_penalty | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_strategy) -> _WhichOneofReturnType_strategy | None: ...
 
 Global___DecodingOptions: _TypeAlias = DecodingOptions  # noqa: Y015
+
+@_typing.final
+class BeamDecoding(_message.Message):
+    """Several hypotheses side by side, of which the best are kept at every step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEAM_SIZE_FIELD_NUMBER: _builtins.int
+    LENGTH_PENALTY_FIELD_NUMBER: _builtins.int
+    CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
+    beam_size: _builtins.int
+    """Hypotheses kept; 1 to the server's limit, absent means 4."""
+    length_penalty: _builtins.float
+    """Finished hypotheses are ranked by log-probability / ((5 + length) / 6)^length_penalty; 0 to 10,
+    absent means 1.
+    """
+    candidate_count: _builtins.int
+    """How many of the best to give in SentenceTranslation.candidates; at most beam_size, absent
+    or 0 means none but the translation itself.
+    """
+    def __init__(
+        self,
+        *,
+        beam_size: _builtins.int | None = ...,
+        length_penalty: _builtins.float | None = ...,
+        candidate_count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beam_size", b"_beam_size", "_candidate_count", b"_candidate_count", "_length_penalty", b"_length_penalty", "beam_size", b"beam_size", "candidate_count", b"candidate_count", "length_penalty", b"length_penalty"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beam_size", b"_beam_size", "_candidate_count", b"_candidate_count", "_length_penalty", b"_length_penalty", "beam_size", b"beam_size", "candidate_count", b"candidate_count", "length_penalty", b"length_penalty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beam_size: _TypeAlias = _typing.Literal["beam_size"]  # noqa: Y015
+    _WhichOneofArgType__beam_size: _TypeAlias = _typing.Literal["_beam_size", b"_beam_size"]  # noqa: Y015
+    _WhichOneofReturnType__candidate_count: _TypeAlias = _typing.Literal["candidate_count"]  # noqa: Y015
+    _WhichOneofArgType__candidate_count: _TypeAlias = _typing.Literal["_candidate_count", b"_candidate_count"]  # noqa: Y015
+    _WhichOneofReturnType__length_penalty: _TypeAlias = _typing.Literal["length_penalty"]  # noqa: Y015
+    _WhichOneofArgType__length_penalty: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beam_size) -> _WhichOneofReturnType__beam_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__candidate_count) -> _WhichOneofReturnType__candidate_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__length_penalty) -> _WhichOneofReturnType__length_penalty | None: ...
+
+Global___BeamDecoding: _TypeAlias = BeamDecoding  # noqa: Y015
 
 @_typing.final
 class GreedyDecoding(_message.Message):
@@ -464,19 +593,23 @@ class TokenUsage(_message.Message):
 
     SOURCE_TOKENS_FIELD_NUMBER: _builtins.int
     TARGET_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_SENTENCES_FIELD_NUMBER: _builtins.int
     source_tokens: _builtins.int
     """Source tokens the encoder read."""
     target_tokens: _builtins.int
     """Target tokens the decoder wrote."""
+    cached_sentences: _builtins.int
+    """Sentences that were not decoded for this text: the same had just been, or was being, decoded."""
     def __init__(
         self,
         *,
         source_tokens: _builtins.int = ...,
         target_tokens: _builtins.int = ...,
+        cached_sentences: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["source_tokens", b"source_tokens", "target_tokens", b"target_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_sentences", b"cached_sentences", "source_tokens", b"source_tokens", "target_tokens", b"target_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -569,6 +702,9 @@ class SentenceTranslation(_message.Message):
     LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    SOURCE_PIECES_FIELD_NUMBER: _builtins.int
+    ATTENTION_FIELD_NUMBER: _builtins.int
     source_start: _builtins.int
     """Where the sentence starts in the text, counted in Unicode code points."""
     source_end: _builtins.int
@@ -585,6 +721,18 @@ class SentenceTranslation(_message.Message):
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenScore]:
         """Its target tokens, the end token included if there is one."""
 
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
+        """The best hypotheses of a beam, best first, as many as were asked for."""
+
+    @_builtins.property
+    def source_pieces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The source tokens, as the tokenizer writes them; filled with attention."""
+
+    @_builtins.property
+    def attention(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttentionRow]:
+        """Where each step looked, the end token's last; filled if include_attention asks for it."""
+
     def __init__(
         self,
         *,
@@ -595,14 +743,71 @@ class SentenceTranslation(_message.Message):
         log_probability: _builtins.float = ...,
         score: _builtins.float = ...,
         tokens: _abc.Iterable[Global___TokenScore] | None = ...,
+        candidates: _abc.Iterable[Global___Candidate] | None = ...,
+        source_pieces: _abc.Iterable[_builtins.str] | None = ...,
+        attention: _abc.Iterable[Global___AttentionRow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "log_probability", b"log_probability", "score", b"score", "source_end", b"source_end", "source_start", b"source_start", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention", b"attention", "candidates", b"candidates", "finish_reason", b"finish_reason", "log_probability", b"log_probability", "score", b"score", "source_end", b"source_end", "source_pieces", b"source_pieces", "source_start", b"source_start", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SentenceTranslation: _TypeAlias = SentenceTranslation  # noqa: Y015
+
+@_typing.final
+class Candidate(_message.Message):
+    """One hypothesis of a beam."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Its text."""
+    log_probability: _builtins.float
+    """Sum of the natural log-probabilities of its tokens, the end token counted."""
+    score: _builtins.float
+    """What hypotheses are ranked by."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        log_probability: _builtins.float = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probability", b"log_probability", "score", b"score", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
+
+@_typing.final
+class AttentionRow(_message.Message):
+    """Where one decoding step looked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """A weight for each of source_pieces; they sum to 1. The mean over all layers and heads."""
+
+    def __init__(
+        self,
+        *,
+        weights: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttentionRow: _TypeAlias = AttentionRow  # noqa: Y015
 
 @_typing.final
 class TokenScore(_message.Message):

@@ -62,7 +62,8 @@ class TranslationServiceServicer:
 
     def TranslateStream(self, request, context):
         """Translates one text and sends its translation piece by piece while it is decoded. The pieces
-        joined are exactly the text that Translate returns.
+        joined are exactly the text that Translate returns, but where that tried a sentence again
+        (WARNING_CODE_RETRIED): what a stream has sent is final.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

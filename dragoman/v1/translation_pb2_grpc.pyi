@@ -39,7 +39,8 @@ class TranslationServiceStub:
     """Translates many texts in one call; as many results come back, in the order of the texts."""
     TranslateStream: _grpc.UnaryStreamMultiCallable[_translation_pb2.TranslateStreamRequest, _translation_pb2.TranslateStreamResponse]
     """Translates one text and sends its translation piece by piece while it is decoded. The pieces
-    joined are exactly the text that Translate returns.
+    joined are exactly the text that Translate returns, but where that tried a sentence again
+    (WARNING_CODE_RETRIED): what a stream has sent is final.
     """
 
 @_typing.type_check_only
@@ -53,7 +54,8 @@ class TranslationServiceAsyncStub(TranslationServiceStub):
     """Translates many texts in one call; as many results come back, in the order of the texts."""
     TranslateStream: _aio.UnaryStreamMultiCallable[_translation_pb2.TranslateStreamRequest, _translation_pb2.TranslateStreamResponse]  # type: ignore[assignment]
     """Translates one text and sends its translation piece by piece while it is decoded. The pieces
-    joined are exactly the text that Translate returns.
+    joined are exactly the text that Translate returns, but where that tried a sentence again
+    (WARNING_CODE_RETRIED): what a stream has sent is final.
     """
 
 class TranslationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -76,7 +78,8 @@ class TranslationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_translation_pb2.TranslateStreamResponse], _abc.AsyncIterator[_translation_pb2.TranslateStreamResponse]]:
         """Translates one text and sends its translation piece by piece while it is decoded. The pieces
-        joined are exactly the text that Translate returns.
+        joined are exactly the text that Translate returns, but where that tried a sentence again
+        (WARNING_CODE_RETRIED): what a stream has sent is final.
         """
 
 def add_TranslationServiceServicer_to_server(servicer: TranslationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

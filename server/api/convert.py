@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Protocol
 
@@ -14,13 +15,21 @@ from server.text.request import SentenceResult, TextResult, TranslationRequest, 
 
 PLAIN_TEXT = "text/plain"
 
+_DEFAULT_BEAMS = 4
+_BULK: dict[int, bool] = {
+    translation_pb2.PRIORITY_INTERACTIVE: False,
+    translation_pb2.PRIORITY_BULK: True,
+}
 _FINISH_REASONS = {
     FinishReason.EOS: translation_pb2.FINISH_REASON_EOS,
     FinishReason.LENGTH: translation_pb2.FINISH_REASON_LENGTH,
+    FinishReason.DEGENERATE: translation_pb2.FINISH_REASON_DEGENERATE,
 }
 _WARNINGS = {
     WarningKind.OUTPUT_TRUNCATED: translation_pb2.WARNING_CODE_OUTPUT_TRUNCATED,
     WarningKind.SENTENCE_SPLIT: translation_pb2.WARNING_CODE_SENTENCE_SPLIT,
+    WarningKind.DEGENERATE_OUTPUT: translation_pb2.WARNING_CODE_DEGENERATE_OUTPUT,
+    WarningKind.RETRIED: translation_pb2.WARNING_CODE_RETRIED,
 }
 
 
@@ -28,9 +37,22 @@ class _Asked(Protocol):
     """What both requests have."""
 
     mime_type: str
+    bypass_cache: bool
 
     @property
+    def priority(self) -> int: ...
+    @property
     def decoding(self) -> translation_pb2.DecodingOptions: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, since when and how long."""
+
+    arrived: float
+    """Monotonic seconds."""
+    deadline: float | None
+    tenant: str
 
 
 def translation_request(
@@ -38,9 +60,7 @@ def translation_request(
     texts: list[str],
     field_names: list[str],
     settings: Settings,
-    *,
-    arrived: float,
-    deadline: float | None,
+    caller: Caller,
 ) -> TranslationRequest:
     """Our request of the wire's, within the limits.
 
@@ -55,13 +75,17 @@ def translation_request(
     return TranslationRequest(
         texts=texts,
         field_names=field_names,
-        arrived=arrived,
-        deadline=deadline,
-        decoding=_parameters(options, minimum),
+        arrived=caller.arrived,
+        deadline=caller.deadline,
+        decoding=_parameters(options, minimum, settings),
         seed=_seed(options),
         max_tokens=maximum,
         target_prefix=_target_prefix(options, settings),
         scores=options.include_scores,
+        candidates=_candidates(options),
+        bulk=_BULK.get(message.priority),
+        tenant=caller.tenant,
+        bypass_cache=message.bypass_cache,
     )
 
 
@@ -108,10 +132,42 @@ def _target_prefix(options: translation_pb2.DecodingOptions, settings: Settings)
     return options.target_prefix
 
 
-def _parameters(options: translation_pb2.DecodingOptions, minimum: int) -> DecodingParameters:
-    if options.WhichOneof("strategy") != "sampling":
-        return DecodingParameters(min_tokens=minimum, log_probs=options.include_scores)
-    sampling = options.sampling
+def _parameters(
+    options: translation_pb2.DecodingOptions, minimum: int, settings: Settings
+) -> DecodingParameters:
+    """Our parameters of the wire's; each strategy adds its own."""
+    common = DecodingParameters(
+        min_tokens=minimum,
+        log_probs=options.include_scores,
+        attention=options.include_attention,
+        repetition_penalty=_repetition_penalty(options),
+        no_repeat_ngram=_no_repeat_ngram(options),
+    )
+    match options.WhichOneof("strategy"):
+        case "sampling":
+            return _sampling(common, options.sampling)
+        case "beam":
+            return _beam(common, options.beam, settings)
+        case _:
+            return common
+
+
+def _repetition_penalty(options: translation_pb2.DecodingOptions) -> float:
+    penalty = options.repetition_penalty if options.HasField("repetition_penalty") else 1.0
+    if not 1.0 <= penalty <= 10.0:  # noqa: PLR2004
+        raise InvalidRequest("decoding.repetition_penalty", "must be 1 to 10")
+    return penalty
+
+
+def _no_repeat_ngram(options: translation_pb2.DecodingOptions) -> int:
+    if options.no_repeat_ngram_size < 0:
+        raise InvalidRequest("decoding.no_repeat_ngram_size", "must be 0 or more")
+    return options.no_repeat_ngram_size
+
+
+def _sampling(
+    common: DecodingParameters, sampling: translation_pb2.SamplingDecoding
+) -> DecodingParameters:
     temperature = sampling.temperature if sampling.HasField("temperature") else 1.0
     if not (math.isfinite(temperature) and 0.01 <= temperature <= 100.0):  # noqa: PLR2004
         raise InvalidRequest("decoding.sampling.temperature", "must be 0.01 to 100")
@@ -120,14 +176,28 @@ def _parameters(options: translation_pb2.DecodingOptions, minimum: int) -> Decod
         raise InvalidRequest("decoding.sampling.top_p", "must be above 0 and at most 1")
     if sampling.top_k < 0:
         raise InvalidRequest("decoding.sampling.top_k", "must be 0 or more")
-    return DecodingParameters(
-        strategy="sample",
-        temperature=temperature,
-        top_k=sampling.top_k,
-        top_p=top_p,
-        min_tokens=minimum,
-        log_probs=options.include_scores,
+    return dataclasses.replace(
+        common, strategy="sample", temperature=temperature, top_k=sampling.top_k, top_p=top_p
     )
+
+
+def _beam(
+    common: DecodingParameters, beam: translation_pb2.BeamDecoding, settings: Settings
+) -> DecodingParameters:
+    limit = min(settings.max_beams, settings.slots)
+    size = beam.beam_size if beam.HasField("beam_size") else min(_DEFAULT_BEAMS, limit)
+    if not 1 <= size <= limit:
+        raise InvalidRequest("decoding.beam.beam_size", f"must be 1 to {limit}, not {size}")
+    penalty = beam.length_penalty if beam.HasField("length_penalty") else 1.0
+    if not 0.0 <= penalty <= 10.0:  # noqa: PLR2004
+        raise InvalidRequest("decoding.beam.length_penalty", "must be 0 to 10")
+    if not 0 <= beam.candidate_count <= size:
+        raise InvalidRequest("decoding.beam.candidate_count", f"must be 0 to {size}")
+    return dataclasses.replace(common, strategy="beam", beams=size, length_penalty=penalty)
+
+
+def _candidates(options: translation_pb2.DecodingOptions) -> int:
+    return options.beam.candidate_count if options.WhichOneof("strategy") == "beam" else 0
 
 
 def _seed(options: translation_pb2.DecodingOptions) -> int | None:
@@ -142,7 +212,9 @@ def translation_message(result: TextResult) -> translation_pb2.Translation:
         text=result.text,
         finish_reason=_FINISH_REASONS[result.finish_reason],
         usage=translation_pb2.TokenUsage(
-            source_tokens=result.source_tokens, target_tokens=result.target_tokens
+            source_tokens=result.source_tokens,
+            target_tokens=result.target_tokens,
+            cached_sentences=result.cached_sentences,
         ),
         timing=translation_pb2.Timing(
             queue_time_ns=result.queue_time_ns,
@@ -173,6 +245,14 @@ def _sentence_message(sentence: SentenceResult) -> translation_pb2.SentenceTrans
             translation_pb2.TokenScore(piece=token.piece, log_probability=token.log_probability)
             for token in sentence.tokens
         ],
+        candidates=[
+            translation_pb2.Candidate(
+                text=one.text, log_probability=one.log_probability, score=one.score
+            )
+            for one in sentence.candidates
+        ],
+        source_pieces=sentence.source_pieces,
+        attention=[translation_pb2.AttentionRow(weights=row) for row in sentence.attention],
     )
 
 

@@ -26,6 +26,8 @@ _OURS = "/dragoman.v1."
 _PROCESS = uuid.uuid4().hex[:16]
 _numbers = itertools.count(1)
 
+_COUNTED = {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
 # The stubs know only the handlers of the synchronous server.
 Handler = Any
 Reader = Callable[[bytes], Any]
@@ -143,8 +145,9 @@ class _Watch:
         self.metrics.requests.labels(self.method, code.name).inc()
         seconds = time.monotonic() - self.started
         self.metrics.request_duration.labels(self.method).observe(seconds)
-        # The metrics count what went well; a line each would cost a tenth of a millisecond.
-        level = logging.DEBUG if code is grpc.StatusCode.OK else logging.INFO
+        # The metrics count what went well or was refused; a line each would cost a tenth of a
+        # millisecond, and under overload most calls are refused.
+        level = logging.DEBUG if code in _COUNTED else logging.INFO
         logger.log(
             level, "request %s %s %s %.1f ms", self.request_id, self.method, code.name,
             seconds * 1000,

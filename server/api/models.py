@@ -8,19 +8,29 @@ import grpc
 
 from dragoman.v1 import models_pb2, models_pb2_grpc
 from server.api import convert
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, PermissionDenied
+from server.registry import ModelRegistry
 from server.text.catalogue import Catalogue
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ModelService(models_pb2_grpc.ModelServiceServicer):
-    """What the server holds."""
+    """What the server holds, and changes of it."""
 
-    def __init__(self, catalogue: Catalogue, provider: str) -> None:
-        """Set the models and the execution provider that runs them."""
+    def __init__(
+        self, catalogue: Catalogue, provider: str, registry: ModelRegistry | None = None
+    ) -> None:
+        """Set the models and the execution provider that runs them.
+
+        Args:
+            catalogue: the models.
+            provider: where they run.
+            registry: changes them; None = callers may not.
+        """
         self._catalogue = catalogue
         self._provider = provider
+        self._registry = registry
 
     async def ListModels(  # noqa: N802  the wire's name
         self, request: models_pb2.ListModelsRequest, context: Context
@@ -40,3 +50,37 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         pipeline = self._catalogue.named(request.name)
         model = convert.model_message(pipeline.bundle, self._provider)
         return models_pb2.GetModelResponse(model=model)
+
+    async def LoadModel(  # noqa: N802  the wire's name
+        self, request: models_pb2.LoadModelRequest, context: Context
+    ) -> models_pb2.LoadModelResponse:
+        """A bundle, taking requests."""
+        del context
+        loaded = await self._admin().load(request.path)
+        return models_pb2.LoadModelResponse(
+            model=convert.model_message(loaded.bundle, self._provider),
+            replaced_digest=loaded.replaced_digest,
+        )
+
+    async def UnloadModel(  # noqa: N802  the wire's name
+        self, request: models_pb2.UnloadModelRequest, context: Context
+    ) -> models_pb2.UnloadModelResponse:
+        """A model, taking no more requests."""
+        del context
+        registry = self._admin()
+        if not request.name:
+            raise InvalidRequest("name", "is missing")
+        bundle = await registry.unload(request.name)
+        model = convert.model_message(bundle, self._provider)
+        return models_pb2.UnloadModelResponse(model=model)
+
+    def _admin(self) -> ModelRegistry:
+        """Who changes models.
+
+        Raises:
+            PermissionDenied: nobody, on this server.
+        """
+        if self._registry is None:
+            msg = "callers may not change this server's models (its setting model_admin is off)"
+            raise PermissionDenied(msg)
+        return self._registry

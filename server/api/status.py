@@ -12,10 +12,12 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from server.errors import (
     DeadlineExceeded,
     DragomanError,
+    FailedPrecondition,
     InvalidRequest,
     ModelFailure,
     NotReady,
     Overloaded,
+    PermissionDenied,
     QuotaExceeded,
     RequestCancelled,
     ShuttingDown,
@@ -35,6 +37,8 @@ STATUS: dict[type[DragomanError], grpc.StatusCode] = {
     NotReady: grpc.StatusCode.UNAVAILABLE,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     ModelFailure: grpc.StatusCode.INTERNAL,
 }
 
@@ -72,6 +76,11 @@ def _details(error: DragomanError) -> list[Message]:
     if isinstance(error, QuotaExceeded):
         quota = error_details_pb2.QuotaFailure.Violation(description=str(error))
         return [error_details_pb2.QuotaFailure(violations=[quota])]
+    if isinstance(error, FailedPrecondition):
+        unmet = error_details_pb2.PreconditionFailure.Violation(
+            type=error.kind, subject=error.subject, description=str(error)
+        )
+        return [error_details_pb2.PreconditionFailure(violations=[unmet])]
     seconds = _retry_after_seconds(error)
     if seconds is not None:
         delay = duration_pb2.Duration()

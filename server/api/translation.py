@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,10 +13,18 @@ import grpc
 
 from dragoman.v1 import translation_pb2, translation_pb2_grpc
 from server.api import convert
+from server.errors import InvalidRequest
 from server.settings import Settings
 from server.text.catalogue import Catalogue
+from server.text.pace import Pace
 from server.text.pipeline import TranslationPipeline
 from server.text.request import Delta, TranslationRequest
+
+_TENANT_KEY = "dragoman-tenant"
+# Stochastic fairness queueing (McKenney 1990): the line tells this many tenants apart and no more,
+# whatever callers say; who shares a number with whom changes with every start.
+_TENANTS = 1024
+_SALT = os.urandom(16)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,15 +44,19 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         names = [f"texts[{index}]" for index in range(len(request.texts))]
         pipeline, plain = self._read(request, list(request.texts), names, context)
         results = await pipeline.translate(plain)
-        return translation_pb2.TranslateResponse(
-            translations=[convert.translation_message(result) for result in results],
-            model=convert.model_reference(pipeline.bundle),
-        )
+        response = translation_pb2.TranslateResponse(model=convert.model_reference(pipeline.bundle))
+        pace = Pace()
+        for result in results:
+            response.translations.append(convert.translation_message(result))
+            await pace.pause()
+        return response
 
     async def TranslateStream(  # noqa: N802  the wire's name
         self, request: translation_pb2.TranslateStreamRequest, context: Context
     ) -> AsyncIterator[translation_pb2.TranslateStreamResponse]:
         """The text's translation piece by piece, then whole."""
+        if request.decoding.WhichOneof("strategy") == "beam":
+            raise InvalidRequest("decoding.beam", "what is likeliest may change to the last step")
         pipeline, plain = self._read(request, [request.text], ["text"], context)
         async with contextlib.aclosing(pipeline.stream(plain)) as events:
             async for event in events:
@@ -73,10 +87,22 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             texts,
             names,
             self._settings,
-            arrived=now,
-            deadline=None if remaining is None else now + remaining,
+            convert.Caller(
+                arrived=now,
+                deadline=None if remaining is None else now + remaining,
+                tenant=_tenant(context),
+            ),
         )
         pipeline = self._catalogue.find(
             request.source_language, request.target_language, request.model
         )
         return pipeline, plain
+
+
+def _tenant(context: Context) -> str:
+    """Whose work it is, as the caller or a proxy in front says: a number that tells no name."""
+    for key, value in context.invocation_metadata() or ():
+        if key == _TENANT_KEY and isinstance(value, str) and value:
+            digest = hashlib.blake2b(value.encode(), key=_SALT, digest_size=8).digest()
+            return str(int.from_bytes(digest) % _TENANTS)
+    return ""

@@ -14,19 +14,22 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from typing import NoReturn
 
+from server.engine.admission import Admission
 from server.engine.engine import Engine, StepOutput
-from server.engine.request import FinishReason, Sequence
+from server.engine.line import Line
+from server.engine.request import FinishReason, Flow, Sequence
 from server.errors import Overloaded, ShuttingDown
-from server.metrics import Metrics
+from server.metrics import Metrics, ModelLoad
 
 logger = logging.getLogger(__name__)
 
 _FAILURES_TO_UNHEALTHY = 2
 _RETRY_SECONDS = (0.05, 10.0)
-_RATE_SMOOTHING = 0.9
+_PAUSE_SECONDS = 0.02
+_WELL = {FinishReason.EOS, FinishReason.LENGTH}
 
 
 class _Group:
@@ -35,11 +38,13 @@ class _Group:
     def __init__(self, sequences: list[Sequence]) -> None:
         self.sequences = sequences
         self.unfinished = len(sequences)
+        self.submitted = 0.0
+        self.estimate = 0.0
         self.changed = asyncio.Event()
 
 
 class AsyncEngine:
-    """The engines of one model behind one line. Made, started and used in one event loop."""
+    """The engines of one model behind one line. Started and used in one event loop."""
 
     def __init__(
         self,
@@ -53,7 +58,7 @@ class AsyncEngine:
 
         Args:
             engines: one a thread.
-            metrics: where the line's length and refusals are counted.
+            metrics: where refusals and sequences are counted.
             max_waiting: sequences that may wait; a group that finds nobody waiting is taken
                 whatever its size.
             on_unhealthy: called, in the event loop, after two steps in a row have failed.
@@ -62,16 +67,16 @@ class AsyncEngine:
         self._metrics = metrics
         self._max_waiting = max_waiting
         self._on_unhealthy = on_unhealthy
-        self._line: deque[Sequence] = deque()
+        self._line = Line()
+        self._admission = Admission()
         self._condition = threading.Condition()
+        self._pausing = 0
         self._stopping = False
         self._draining = False
         self._groups: dict[int, _Group] = {}
         self._idle = asyncio.Event()
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._rate = 0.0
-        self._rate_time = time.monotonic()
 
     def start(self) -> None:
         """Start one thread an engine; call it in the event loop."""
@@ -88,6 +93,18 @@ class AsyncEngine:
         """Sequences in the line; those an engine has taken do not count."""
         return len(self._line)
 
+    def load(self) -> ModelLoad:
+        """What it holds now; may be asked in any thread."""
+        schedulers = [engine.scheduler for engine in self._engines]
+        pools = [scheduler.pool for scheduler in schedulers]
+        return ModelLoad(
+            running=[len(scheduler.running) for scheduler in schedulers],
+            slots_used=[pool.used for pool in pools],
+            slots=[pool.shape.slots for pool in pools],
+            waiting=len(self._line),
+            kv_cache_bytes=sum(pool.shape.nbytes for pool in pools),
+        )
+
     async def generate(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
         """Run the sequences; yields whenever one has ended or a streamed one has grown.
 
@@ -95,7 +112,7 @@ class AsyncEngine:
         early cancels those that are left.
 
         Raises:
-            Overloaded: the line is full; nothing was taken.
+            Overloaded: the line is full, or the deadline would pass first; nothing was taken.
             ShuttingDown: the server drains; nothing was taken.
         """
         group = _Group(sequences)
@@ -109,8 +126,24 @@ class AsyncEngine:
             if group.unfinished:
                 self._cancel(group)
 
+    def refuse_if_late(self, deadline: float | None, flow: Flow) -> None:
+        """Refuse what the work ahead of it alone would make late, before anything is done for it.
+
+        Raises:
+            Overloaded: it would.
+        """
+        if deadline is None:
+            return
+        with self._condition:
+            ahead = self._cost_ahead(flow)
+        if self._admission.late_behind(ahead, deadline, time.monotonic(), bulk=flow.bulk):
+            self._refuse_as_late(ahead)
+
     async def drain(self, grace_seconds: float) -> None:
-        """Take nothing new, let what runs finish, then end what is left; threads stop."""
+        """Take nothing new, let what runs finish, then end what is left; threads stop.
+
+        The engines' memory goes, though a caller that never reads may hold on to us.
+        """
         self._draining = True
         if self._groups:
             self._idle.clear()
@@ -122,6 +155,7 @@ class AsyncEngine:
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         await asyncio.sleep(0)  # what the threads posted last is delivered before we return
+        self._engines = []
 
     def _submit(self, group: _Group) -> None:
         if self._draining or self._stopping:
@@ -133,12 +167,33 @@ class AsyncEngine:
             if waiting and waiting + len(group.sequences) > self._max_waiting:
                 self._metrics.rejections.labels("queue_full").inc()
                 msg = f"the queue is full: {waiting} sentences wait, {self._max_waiting} may"
-                raise Overloaded(msg, retry_after_seconds=self._retry_after(waiting))
+                cost = self._line.cost(bulk=False) + self._line.cost(bulk=True)
+                raise Overloaded(msg, retry_after_seconds=self._retry_after(cost))
+            now = time.monotonic()
+            ahead = self._cost_ahead(group.sequences[0].flow)
+            if self._admission.late(group.sequences, ahead, now):
+                self._refuse_as_late(ahead)
+            group.submitted, group.estimate = now, self._admission.seconds(group.sequences, ahead)
             for sequence in group.sequences:
                 self._groups[sequence.number] = group
-            self._line.extend(group.sequences)
-            self._metrics.sequences_waiting.set(len(self._line))
+            self._line.add(group.sequences, self._served())
             self._condition.notify(len(group.sequences))
+
+    def _refuse_as_late(self, ahead: int) -> NoReturn:
+        self._metrics.rejections.labels("deadline").inc()
+        msg = "the deadline would pass before this could be done"
+        raise Overloaded(msg, retry_after_seconds=self._retry_after(ahead))
+
+    def _cost_ahead(self, flow: Flow) -> int:
+        """Tokens that will be done before new work of a tenant and class, about."""
+        tag = self._line.tag(flow, self._served())
+        taken = (engine.scheduler.cost_ahead(tag, bulk=flow.bulk) for engine in self._engines)
+        return sum(taken) + self._line.cost_ahead(flow)
+
+    def _served(self) -> float | None:
+        """The tag that the engines have come to."""
+        tags = [engine.scheduler.next_tag for engine in self._engines]
+        return min((tag for tag in tags if tag is not None), default=None)
 
     def _cancel(self, group: _Group) -> None:
         """The caller left: those in the line go at once, those that run at the next step."""
@@ -146,19 +201,26 @@ class AsyncEngine:
             for sequence in group.sequences:
                 sequence.cancelled = True
                 self._forget(sequence)
-            left = [sequence for sequence in self._line if sequence.cancelled]
-            self._line = deque(sequence for sequence in self._line if not sequence.cancelled)
-            self._metrics.sequences_waiting.set(len(self._line))
+            left = self._line.take_cancelled(group.sequences)
         now = time.monotonic()
+        deadline = group.sequences[0].deadline
+        if deadline is not None and now >= deadline:  # it left because it was late
+            self._learn(group)
         for sequence in left:
             sequence.finish(FinishReason.CANCELLED, now)
             self._metrics.sequences.labels(FinishReason.CANCELLED.value).inc()
             self._metrics.cancellations.labels(FinishReason.CANCELLED.value).inc()
 
-    def _retry_after(self, waiting: int) -> float:
-        """About how long until the line is gone at the rate seen last."""
+    def _learn(self, group: _Group) -> None:
+        """Compare how long a request took with what was thought."""
+        seconds = time.monotonic() - group.submitted
+        self._admission.took(seconds, group.estimate, bulk=group.sequences[0].bulk)
+
+    def _retry_after(self, cost: int) -> float:
+        """About how long until so many tokens are done."""
         low, high = _RETRY_SECONDS
-        return min(high, max(low, waiting / self._rate)) if self._rate > 0 else 1.0
+        seconds = self._admission.wait_seconds(cost)
+        return min(high, max(low, seconds)) if seconds else 1.0
 
     def _work(self, engine: Engine) -> None:
         """An engine's thread: take what there is room for, step, post."""
@@ -182,18 +244,39 @@ class AsyncEngine:
     def _feed(self, engine: Engine) -> bool:
         """Wait until the engine has work and give it its share; False when it must stop."""
         with self._condition:
-            while not (self._stopping or self._line or engine.has_unfinished):
+            while not (self._stopping or len(self._line) or engine.has_unfinished):
                 self._condition.wait()
+            self._make_way(engine)
             if self._stopping:
-                while self._line:
-                    engine.add(self._line.popleft())
+                while len(self._line):
+                    engine.add(self._line.pop())
                 return False
             # A share each, so that a few sentences do not all go to the thread that woke first.
             share = math.ceil(len(self._line) / len(self._engines))
             for _ in range(min(share, engine.room)):
-                engine.add(self._line.popleft())
-            self._metrics.sequences_waiting.set(len(self._line))
+                engine.add(self._line.pop())
+            while (
+                (head := self._line.head) is not None and not head.bulk and engine.room_for_urgent
+            ):
+                engine.add(self._line.pop())
         return True
+
+    def _make_way(self, engine: Engine) -> None:
+        """Leave a core to those who wait for a single sentence, but not for long.
+
+        There is an engine a core, and the event loop and the rest of the machine need some too.
+        For each engine with interactive work one that has only bulk work pauses, and wakes when
+        that work is done.
+        """
+        urgent = sum(one.scheduler.urgent for one in self._engines)
+        head = self._line.head
+        if engine.scheduler.urgent or urgent <= self._pausing or (head and not head.bulk):
+            if urgent < self._pausing:
+                self._condition.notify_all()
+            return
+        self._pausing += 1
+        self._condition.wait(_PAUSE_SECONDS)
+        self._pausing -= 1
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         """Run a function in the event loop, if there still is one."""
@@ -209,16 +292,16 @@ class AsyncEngine:
             group = self._forget(sequence)
             if group is not None:
                 group.unfinished -= 1
+                if not group.unfinished:
+                    self._learn(group)
                 if sequence.streamed or not group.unfinished:
                     group.changed.set()
         for sequence in output.progressed:
             group = self._groups.get(sequence.number)
             if group is not None:
                 group.changed.set()
-        now = time.monotonic()
-        rate = len(output.finished) / max(now - self._rate_time, 1e-3)
-        self._rate_time = now
-        self._rate = _RATE_SMOOTHING * self._rate + (1 - _RATE_SMOOTHING) * rate
+        well = [sequence for sequence in output.finished if sequence.finish_reason in _WELL]
+        self._admission.finished(well, time.monotonic(), backlog=len(self._line) > 0)
 
     def _forget(self, sequence: Sequence) -> _Group | None:
         """Take a sequence out of its group, which is returned; the last one ends a drain."""

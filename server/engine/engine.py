@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from server.engine.guard import Guard
 from server.engine.model_runner import ModelRunner
 from server.engine.request import FinishReason, Sequence
 from server.engine.scheduler import Scheduler
@@ -27,14 +28,13 @@ class Engine:
     def __init__(
         self, name: str, scheduler: Scheduler, runner: ModelRunner, search: Search, metrics: Metrics
     ) -> None:
-        """Put the parts together; ``name`` is its label in the metrics."""
+        """Put the parts together; ``name`` tells its thread from others."""
         self.name = name
         self.scheduler = scheduler
         self._runner = runner
         self._search = search
         self._metrics = metrics
-        self._usage = metrics.kv_cache_usage.labels(name)
-        self._running = metrics.sequences_running.labels(name)
+        self._guard = Guard(scheduler.pool)
         self._slots = scheduler.pool.shape.slots
 
     @property
@@ -46,6 +46,11 @@ class Engine:
     def room(self) -> int:
         """How many more sequences it can use now: free slots, and as many to choose from."""
         return max(0, self.scheduler.pool.free + self._slots - len(self.scheduler.waiting))
+
+    @property
+    def room_for_urgent(self) -> bool:
+        """Whether an interactive sequence would not wait long behind others such."""
+        return len(self.scheduler.waiting) < 2 * self._slots
 
     def add(self, sequence: Sequence) -> None:
         """Take a sequence; it joins the batch as soon as there is a slot."""
@@ -67,13 +72,11 @@ class Engine:
         for sequence in ended:
             self._search.forget(sequence)
             self._observe(sequence)
-        self._running.set(len(self.scheduler.running))
-        self._usage.set(len(self.scheduler.running) / self._slots)
         progressed = [
             sequence
             for sequence in plan.decode
             if sequence.streamed and sequence.finish_reason is None
-        ]
+        ]  # who branches is not streamed: what is likeliest may change to the end
         return StepOutput(ended, progressed)
 
     def fail(self, reason: FinishReason) -> list[Sequence]:
@@ -83,13 +86,15 @@ class Engine:
         for sequence in ended:
             self._search.forget(sequence)
             self._observe(sequence)
-        self._running.set(0)
-        self._usage.set(0)
         return ended
 
     def _encode(self, sequences: list[Sequence]) -> None:
         start = time.monotonic()
         self._runner.encode(sequences)
+        for sequence in sequences:
+            self._search.start(sequence)
+            if sequence.guarded and sequence.parameters.strategy != "beam":
+                self._guard.watch(sequence.slots[0], sequence.source_ids)
         seconds = time.monotonic() - start
         for sequence in sequences:
             sequence.encode_seconds = seconds
@@ -99,14 +104,28 @@ class Engine:
     def _decode(self, sequences: list[Sequence]) -> list[Sequence]:
         start = time.monotonic()
         logits = self._runner.decode(len(sequences))
-        choices = self._search.choose(logits, sequences)
+        self._attend(sequences)
+        tokens = self._search.choose(logits, sequences)
+        looping = self._guard.step(self.scheduler.pool.tokens[: len(tokens)])
         now = time.monotonic()
-        finished = self.scheduler.update(choices, now)
+        finished = self.scheduler.update(tokens, self._search.beams, now, looping)
         self._metrics.decoder_step_duration.observe(now - start)
         self._metrics.batch_rows.observe(len(sequences))
         self._metrics.batch_occupancy.observe(len(sequences) / self._slots)
         self._metrics.target_tokens.inc(len(sequences))
         return finished
+
+    def _attend(self, owners: list[Sequence]) -> None:
+        """Note where the rows that asked for it have looked."""
+        for row, owner in enumerate(owners):
+            if not owner.parameters.attention:
+                continue
+            weights = self._runner.attention(row)
+            beam = self._search.beams.get(owner.number)
+            if beam is None:
+                owner.attention.append(weights)
+            else:
+                beam.looked(row, weights)
 
     def _observe(self, sequence: Sequence) -> None:
         """Count a sequence that ended, once."""

@@ -12,8 +12,10 @@ positions, ``D`` head size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +28,15 @@ class CacheShape:
     head_size: int
     target_positions: int
     source_positions: int
+    kind: Literal["float32", "int8"] = "float32"
+    """What a key or value is stored as."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the keys and values."""
         positions = self.target_positions + self.source_positions
-        return 2 * self.layers * self.slots * self.heads * positions * self.head_size * 4
+        values = 2 * self.layers * self.slots * self.heads * positions * self.head_size
+        return values * np.dtype(self.kind).itemsize
 
 
 class KVCachePool:
@@ -41,47 +46,67 @@ class KVCachePool:
         """Reserve everything."""
         self.shape = shape
         heads = (2 * shape.layers, shape.slots, shape.heads)
-        self.self_kv = np.zeros((*heads, shape.target_positions, shape.head_size), np.float32)
+        self.self_kv: NDArray[Any] = np.zeros(
+            (*heads, shape.target_positions, shape.head_size), shape.kind
+        )
         """[2L, N, H, T, D], keys of layer l at 2l, values at 2l + 1."""
-        self.cross_kv = np.zeros((*heads, shape.source_positions, shape.head_size), np.float32)
+        self.cross_kv: NDArray[Any] = np.zeros(
+            (*heads, shape.source_positions, shape.head_size), shape.kind
+        )
         """[2L, N, H, S, D], likewise."""
-        self.tokens = np.zeros(shape.slots, np.int64)
+        self._columns: list[tuple[NDArray[Any], int]] = []
+        self.tokens = self.column(np.int64)
         """[N], the token each slot feeds to the next step."""
-        self.positions = np.zeros(shape.slots, np.int32)
+        self.positions = self.column(np.int32)
         """[N], target positions already in the cache."""
-        self.source_lengths = np.zeros(shape.slots, np.int32)
+        self.source_lengths = self.column(np.int32)
         """[N], source tokens in the cache."""
         self.used = 0
+
+    def column(self, kind: type[np.generic], *shape: int, fill: int = 0) -> NDArray[Any]:
+        """An array [N, *shape] whose rows belong to the slots: set to fill, moved along."""
+        array: NDArray[Any] = np.full((self.shape.slots, *shape), fill, kind)
+        self._columns.append((array, fill))
+        return array
 
     @property
     def free(self) -> int:
         """Slots nobody holds."""
         return self.shape.slots - self.used
 
-    def allocate(self, source_length: int, first_token: int) -> int:
-        """A slot for a sequence with this many source tokens, at position 0."""
+    def allocate(self) -> int:
+        """The next slot; what is in it is :meth:`start`'s or :meth:`move`'s business."""
         assert self.free > 0, "the scheduler admits no more than there are slots"
-        assert 0 < source_length <= self.shape.source_positions
-        slot = self.used
         self.used += 1
-        self.tokens[slot] = first_token
-        self.positions[slot] = 0
-        self.source_lengths[slot] = source_length
-        return slot
+        return self.used - 1
 
-    def release(self, slot: int) -> int | None:
-        """Free a slot; returns the slot whose sequence now lives in it, if one moved there."""
-        assert 0 <= slot < self.used, "only a slot in use is released"
-        last = self.used - 1
-        self.used = last
-        if slot == last:
-            return None
-        target, source = int(self.positions[last]), int(self.source_lengths[last])
-        self.self_kv[:, slot, :, :target] = self.self_kv[:, last, :, :target]
-        self.cross_kv[:, slot, :, :source] = self.cross_kv[:, last, :, :source]
-        for column in (self.tokens, self.positions, self.source_lengths):
-            column[slot] = column[last]
-        return last
+    def start(self, slot: int, source_length: int, first_token: int) -> None:
+        """Make a slot that of a sequence with this many source tokens, at position 0."""
+        assert 0 <= slot < self.used
+        assert 0 < source_length <= self.shape.source_positions
+        for column, fill in self._columns:
+            column[slot] = fill
+        self.tokens[slot] = first_token
+        self.source_lengths[slot] = source_length
+
+    def move(self, slot: int, to: int) -> None:
+        """Copy what is valid of a slot to another: one row, not the batch."""
+        assert max(slot, to) < self.used, "only a slot in use is moved"
+        target, source = int(self.positions[slot]), int(self.source_lengths[slot])
+        self.self_kv[:, to, :, :target] = self.self_kv[:, slot, :, :target]
+        self.cross_kv[:, to, :, :source] = self.cross_kv[:, slot, :, :source]
+        for column, _ in self._columns:
+            column[to] = column[slot]
+
+    def release(self) -> None:
+        """Free the last slot; who leaves another one has moved it there."""
+        assert self.used > 0, "only a slot in use is released"
+        self.used -= 1
+
+    def copy_target(self, sources: list[int], slots: list[int]) -> None:
+        """Give each slot the target side of another, all at once: what beam search reorders."""
+        length = int(self.positions[sources].max()) + 1
+        self.self_kv[:, slots, :, :length] = self.self_kv[:, sources, :, :length]
 
     def reset(self) -> None:
         """Take every slot back, after a failure."""

@@ -9,12 +9,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from server.bundle import DECODER, ENCODER, Bundle
-from server.engine.kv_cache import KVCachePool
-from server.engine.request import Sequence
+from server.bundle import DECODER, ENCODER, Bundle, Manifest
+from server.engine.kv_cache import CacheShape, KVCachePool
+from server.engine.logits import BLOCK, Logits
+from server.engine.request import FloatArray, Sequence
 from server.errors import BundleError, ModelFailure
 
-FloatArray = NDArray[np.float32]
 PROVIDER = "CPUExecutionProvider"
 
 
@@ -28,14 +28,20 @@ class ModelRunner(Protocol):
             ModelFailure: the graph failed.
         """
 
-    def decode(self, rows: int) -> FloatArray:
-        """Advance slots 0..rows-1 by one position; logits float32 [rows, V], to be overwritten.
+    def decode(self, rows: int) -> Logits:
+        """Advance slots 0..rows-1 by one position; the logits of what comes next.
 
         Reads the pool's tokens and positions and extends its self-attention cache in place;
         cost per row is O(T + S) (Vaswani et al. 2017, section 3.1, with cached keys).
 
         Raises:
             ModelFailure: the graph failed.
+        """
+
+    def attention(self, row: int) -> FloatArray:
+        """Where the row looked in the last step: float32 [S] of its source tokens, sums to 1.
+
+        Mean over layers and heads of the cross-attention.
         """
 
 
@@ -45,6 +51,20 @@ class Sessions:
 
     encoder: onnxruntime.InferenceSession
     decoder: onnxruntime.InferenceSession
+
+
+def cache_shape(manifest: Manifest, slots: int) -> CacheShape:
+    """The cache that a model's graphs work on."""
+    shape = manifest.shape
+    return CacheShape(
+        layers=shape.decoder_layers,
+        slots=slots,
+        heads=shape.heads,
+        head_size=shape.head_size,
+        target_positions=shape.max_target_tokens,
+        source_positions=shape.max_source_tokens,
+        kind=manifest.cache_type,
+    )
 
 
 def load_sessions(bundle: Bundle, intra_op_threads: int = 1) -> Sessions:
@@ -92,8 +112,13 @@ class OrtModelRunner:
         self._sessions = sessions
         self._pool = pool
         self._pad_id = bundle.manifest.tokens.pad
-        slots, vocabulary = pool.shape.slots, bundle.manifest.shape.target_vocab_size
-        self._logits = np.zeros((slots, vocabulary), np.float32)
+        shape, vocabulary = pool.shape, bundle.manifest.shape.target_vocab_size
+        slots = shape.slots
+        blocks = -(-vocabulary // BLOCK)
+        self._logits = np.zeros((slots, blocks * BLOCK), np.float32)
+        self._maxima = np.zeros((slots, blocks), np.float32)
+        width = shape.heads * shape.head_size
+        self._queries = np.zeros((shape.layers, slots, width), np.float32)
         # The graph takes the index of the last source token, and these two as scalars.
         self._last_source = np.zeros(slots, np.int32)
         self._self_total = np.ones((), np.int32)
@@ -117,9 +142,10 @@ class OrtModelRunner:
             raise ModelFailure(msg) from error
         for row, sequence in enumerate(sequences):
             length = sequence.source_length
-            self._pool.cross_kv[:, sequence.slot, :, :length] = cross_kv[:, row, :, :length]
+            for slot in sequence.slots:
+                self._pool.cross_kv[:, slot, :, :length] = cross_kv[:, row, :, :length]
 
-    def decode(self, rows: int) -> FloatArray:
+    def decode(self, rows: int) -> Logits:
         """As the protocol says; nothing is copied, all arrays are bound in place."""
         pool = self._pool
         self._self_total[...] = pool.positions[:rows].max() + 1
@@ -130,7 +156,18 @@ class OrtModelRunner:
         except Exception as error:
             msg = "the decoder failed"
             raise ModelFailure(msg) from error
-        return self._logits[:rows]
+        return Logits(self._logits[:rows], self._maxima[:rows])
+
+    def attention(self, row: int) -> FloatArray:
+        """As the protocol says; from the queries that the step left, for who asks alone."""
+        shape, length = self._pool.shape, int(self._pool.source_lengths[row])
+        keys = self._pool.cross_kv[::2, row, :, :length].astype(np.float32)  # (L, H, S, D)
+        queries = self._queries[:, row].reshape(shape.layers, shape.heads, shape.head_size, 1)
+        scores = (keys @ queries)[..., 0] / np.sqrt(np.float32(shape.head_size))
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        mean: FloatArray = weights.mean(axis=(0, 1))
+        return mean
 
     def _binding(self, rows: int) -> onnxruntime.IOBinding:
         """Inputs and outputs of a batch of this size, over the first rows of every array."""
@@ -155,7 +192,10 @@ class OrtModelRunner:
                     place = f"{name}_{kind}_{layer}", array, (rows, *array.shape[1:])
                     _bind(binding, *place)
                     _bind_output(binding, f"{place[0]}_out", *place[1:])
-        _bind_output(binding, "logits", self._logits, (rows, self._logits.shape[1]))
+            queries = self._queries[layer]
+            _bind_output(binding, f"cross_query_{layer}", queries, (rows, queries.shape[1]))
+        for name, scores in (("logits", self._logits), ("block_maxima", self._maxima)):
+            _bind_output(binding, name, scores, (rows, scores.shape[1]))
         self._bindings[rows] = binding
         return binding
 

@@ -7,12 +7,14 @@ cross-attention into the sentence's slot. Decoding then starts from the begin to
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
 
 _numbers = itertools.count(1)
 
@@ -30,6 +32,8 @@ class FinishReason(Enum):
 
     EOS = "eos"
     LENGTH = "length"
+    DEGENERATE = "degenerate"
+    """It went round in circles and was stopped."""
     CANCELLED = "cancelled"
     DEADLINE = "deadline"
     ERROR = "error"
@@ -40,7 +44,15 @@ class FinishReason(Enum):
 class DecodingParameters:
     """How the tokens of one sequence are chosen."""
 
-    strategy: Literal["greedy", "sample"] = "greedy"
+    strategy: Literal["greedy", "sample", "beam"] = "greedy"
+    beams: int = 1
+    """Hypotheses kept side by side; 1 unless the strategy is beam."""
+    length_penalty: float = 1.0
+    """Exponent of the length that divides a finished hypothesis' log-probability."""
+    repetition_penalty: float = 1.0
+    """Divides the positive and multiplies the negative logits of tokens that came before."""
+    no_repeat_ngram: int = 0
+    """No n-gram of this many tokens comes twice; 0 = any may."""
     temperature: float = 1.0
     top_k: int = 0
     """0 = all tokens."""
@@ -53,9 +65,58 @@ class DecodingParameters:
     """Tokens that the output begins with."""
     log_probs: bool = False
     """Keep each token's log-probability."""
+    attention: bool = False
+    """Keep how much each step looked at each source token."""
+    plain: bool = field(init=False, compare=False)
+    """Whether the likeliest token is all there is to it; asked at every step of every row."""
+
+    filtered: bool = field(init=False, compare=False)
+    """Whether tokens are taken out or weakened before one is chosen."""
+
+    def __post_init__(self) -> None:
+        """Look once."""
+        plain = all(getattr(self, one.name) == one.default for one in fields(self) if one.init)
+        filtered = (
+            bool(self.prefix_ids or self.min_tokens or self.no_repeat_ngram)
+            or self.repetition_penalty != 1.0
+        )
+        object.__setattr__(self, "plain", plain)
+        object.__setattr__(self, "filtered", filtered)
+
+    @property
+    def slots(self) -> int:
+        """Rows of the batch that a sentence takes."""
+        return self.beams if self.strategy == "beam" else 1
 
 
 GREEDY = DecodingParameters()
+
+
+def default_max_tokens(source_tokens: int) -> int:
+    """Steps a sentence may take unless somebody says otherwise: room for twice its own length."""
+    return 2 * source_tokens + 16
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A translation that beam search has ended."""
+
+    ids: list[int]
+    """Without begin and end."""
+    finish_reason: FinishReason
+    log_prob: float
+    """Sum over its tokens, the end token counted."""
+    score: float
+    """What hypotheses are ranked by: the sum over the length penalty."""
+    token_log_probs: list[float]
+    attention: list[FloatArray]
+
+
+class Flow(NamedTuple):
+    """Work that is served in the order it came: one tenant's of one class."""
+
+    tenant: str
+    bulk: bool
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -69,18 +130,36 @@ class Sequence:
     arrived: float
     parameters: DecodingParameters = GREEDY
     deadline: float | None = None
+    tenant: str = ""
+    """Whose work it is; the engines are shared fairly between tenants."""
+    guarded: bool = False
+    """Whether it is stopped if it goes round in circles."""
+    bypass_cache: bool = False
+    cached: bool = False
+    """Whether another sequence's result was taken over."""
+    bulk: bool = False
+    """Nobody waits for this sentence alone: it makes way for those that somebody does."""
     streamed: bool = False
     """Its progress is published at every step, not only its end."""
     number: int = field(default_factory=lambda: next(_numbers))
 
+    tag: float = 0.0
+    """Its place in the line, see ``line.py``."""
     cancelled: bool = False
     """Set by any thread; the engine drops the sequence at its next step."""
+    abandoned: bool = False
+    """The same for one sequence of a group that goes on: its place in the line stays its own."""
     status: SequenceStatus = SequenceStatus.WAITING
-    slot: int | None = None
+    slots: list[int] = field(default_factory=list)
+    """Rows it holds while it runs."""
     target_ids: list[int] = field(default_factory=list)
     """Output so far, without begin and end."""
     token_log_probs: list[float] = field(default_factory=list)
     """One a step, the end token's last; filled if ``parameters.log_probs``."""
+    attention: list[FloatArray] = field(default_factory=list)
+    """[S] a step, mean over layers and heads, sums to 1; filled if ``parameters.attention``."""
+    hypotheses: list[Hypothesis] = field(default_factory=list)
+    """What beam search found, best first; ``target_ids`` are the first one's."""
     finish_reason: FinishReason | None = None
 
     admitted: float | None = None
@@ -92,9 +171,39 @@ class Sequence:
     """Sum over its steps of the rows that ran in each."""
 
     @property
+    def flow(self) -> Flow:
+        """What it shares its place in the line with."""
+        return Flow(self.tenant, self.bulk)
+
+    @property
+    def cost(self) -> int:
+        """Tokens it will take, about: its source, and as many for each row it decodes."""
+        return self.source_length * (1 + self.parameters.slots)
+
+    @property
+    def slot(self) -> int | None:
+        """Its first row while it runs."""
+        return self.slots[0] if self.slots else None
+
+    @property
     def source_length(self) -> int:
         """Source tokens, end token counted."""
         return int(self.source_ids.size)
+
+    def anew(self, parameters: DecodingParameters | None = None) -> Sequence:
+        """The same question, not yet asked; with other parameters if they are given."""
+        return Sequence(
+            source_ids=self.source_ids,
+            max_tokens=self.max_tokens,
+            arrived=self.arrived,
+            parameters=parameters or self.parameters,
+            deadline=self.deadline,
+            tenant=self.tenant,
+            guarded=self.guarded,
+            bypass_cache=self.bypass_cache,
+            bulk=self.bulk,
+            streamed=self.streamed,
+        )
 
     def drop_reason(self, now: float) -> FinishReason | None:
         """Why it must not go on, if its caller left or its time is up."""
@@ -102,20 +211,12 @@ class Sequence:
             return FinishReason.CANCELLED
         if self.deadline is not None and now >= self.deadline:
             return FinishReason.DEADLINE
-        return None
+        return FinishReason.CANCELLED if self.abandoned else None
 
     def finish(self, reason: FinishReason, now: float) -> None:
         """End it, once and for good."""
         assert self.finish_reason is None, "a sequence ends once"
         self.finish_reason = reason
         self.status = SequenceStatus.FINISHED
-        self.slot = None
+        self.slots = []
         self.finished = now
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What the search chose for one row."""
-
-    token: int
-    log_prob: float | None

@@ -5,11 +5,13 @@ The clock comes in as an argument: this file has none of its own.
 
 from __future__ import annotations
 
-from collections import deque
+import bisect
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from server.engine.beam import Beam
 from server.engine.kv_cache import KVCachePool
-from server.engine.request import Choice, FinishReason, Sequence, SequenceStatus
+from server.engine.request import FinishReason, Sequence, SequenceStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,32 +21,41 @@ class SchedulerOutput:
     encode: list[Sequence]
     """Newly admitted, with their slots; the encoder runs over these."""
     decode: list[Sequence]
-    """Everyone running, the new ones too; the sequence at index i holds slot i."""
+    """The owner of every row, the new ones' too; who branches holds several."""
     dropped: list[Sequence]
     """Ended before this step: their callers left or their time was up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a scheduler may do in one step."""
+
+    max_encode_tokens: int
+    """Most tokens of one encoder batch, padding counted; a longer sentence is encoded alone."""
+    window: int
+    """How many of the first in line are looked at for a batch of like lengths."""
+    min_encode_rows: int = 1
+    """While others run, the encoder waits until this many can be encoded at once, or all that
+    wait: a batch of few costs nearly twice as much a token."""
+    max_bulk_tokens: int = 64
+    """The same for bulk work that joins while interactive sequences run."""
+    bulk_turn: int = 10
+    """While interactive sequences run, those of bulk work take part in every so manieth step."""
 
 
 class Scheduler:
     """Waiting and running sequences of one engine."""
 
-    def __init__(
-        self, pool: KVCachePool, *, max_encode_tokens: int, window: int, bos_id: int, eos_id: int
-    ) -> None:
-        """Set the budget of an encoder batch and how far it may look for like lengths.
-
-        Args:
-            pool: where running sequences have their slots.
-            max_encode_tokens: most tokens of one encoder batch, padding counted; a single
-                longer sentence is encoded alone.
-            window: how many of the longest waiting are looked at for a batch.
-            bos_id: the token every sequence starts from.
-            eos_id: the token that ends one.
-        """
+    def __init__(self, pool: KVCachePool, policy: Policy, *, bos_id: int, eos_id: int) -> None:
+        """Set where running sequences have their slots, and the first and last token of each."""
         self.pool = pool
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: list[Sequence] = []
+        """In the order in which the line gave them."""
         self.running: list[Sequence] = []
-        self._max_encode_tokens = max_encode_tokens
-        self._window = window
+        """The owner of each row in use; interactive ones first, so that they can run alone."""
+        self._interactive = 0
+        self._steps = 0
+        self._policy = policy
         self._bos_id, self._eos_id = bos_id, eos_id
 
     @property
@@ -52,25 +63,69 @@ class Scheduler:
         """Whether a step would do anything."""
         return bool(self.waiting or self.running)
 
+    @property
+    def urgent(self) -> bool:
+        """Whether it has interactive work; may be asked in any thread."""
+        return self._interactive > 0 or not all(one.bulk for one in list(self.waiting))
+
+    @property
+    def next_tag(self) -> float | None:
+        """The line's tag of the sequence that is next; may be asked in any thread."""
+        waiting = self.waiting[:1]
+        return waiting[0].tag if waiting else None
+
+    def cost_ahead(self, tag: float, *, bulk: bool) -> int:
+        """Tokens to be done before new work of this tag and class; may be asked in any thread."""
+        before = [sequence for sequence in list(self.waiting) if sequence.tag <= tag]
+        mine = [sequence for sequence in before if bulk or not sequence.bulk]
+        half_done = [sequence for sequence in list(self.running) if bulk or not sequence.bulk]
+        return sum(one.cost for one in mine) + sum(one.source_length for one in half_done)
+
     def add(self, sequence: Sequence) -> None:
-        """Put a sequence at the end of the line."""
+        """Put a sequence behind all that the line put before it."""
         assert sequence.max_tokens <= self.pool.shape.target_positions
-        self.waiting.append(sequence)
+        bisect.insort(self.waiting, sequence, key=_place)
 
     def schedule(self, now: float) -> SchedulerOutput:
-        """Drop who must not go on, admit who fits, run everyone who is in."""
+        """Drop who must not go on, admit who fits, run who is in and whose turn it is."""
+        self._steps += 1
         dropped = self._drop(now)
         admitted = self._admit(now)
-        return SchedulerOutput(encode=admitted, decode=list(self.running), dropped=dropped)
-
-    def update(self, choices: list[Choice], now: float) -> list[Sequence]:
-        """Append the chosen token to each running sequence; returns those that ended by it."""
         rows = len(self.running)
-        assert len(choices) == rows == self.pool.used
-        finished = []
-        for slot, (sequence, choice) in enumerate(zip(self.running, choices, strict=True)):
-            reason = self._append(sequence, choice, rows, now)
-            self.pool.tokens[slot] = choice.token
+        if self._interactive and not self._bulks_turn:
+            rows = self._interactive
+        return SchedulerOutput(encode=admitted, decode=self.running[:rows], dropped=dropped)
+
+    @property
+    def _bulks_turn(self) -> bool:
+        """Whether bulk work goes on in this step though interactive work runs."""
+        return self._steps % self._policy.bulk_turn == 0
+
+    def update(
+        self, tokens: list[int], beams: dict[int, Beam], now: float, looping: Collection[int] = ()
+    ) -> list[Sequence]:
+        """Take a step's tokens in; returns the sequences that ended by it.
+
+        Args:
+            tokens: one for each row of the plan.
+            beams: the hypotheses of each sequence that branches, by its number.
+            now: monotonic seconds.
+            looping: rows that go round in circles, and end.
+        """
+        rows = len(tokens)
+        finished: list[tuple[Sequence, FinishReason]] = []
+        for slot, (sequence, token) in enumerate(zip(self.running, tokens, strict=False)):
+            if sequence.slots[0] != slot:
+                continue
+            sequence.steps += 1
+            sequence.batch_rows_sum += rows
+            if sequence.first_token is None:
+                sequence.first_token = now
+            beam = beams.get(sequence.number)
+            reason = self._append(sequence, token) if beam is None else _ended(sequence, beam)
+            enough = sequence.steps >= sequence.parameters.min_tokens
+            if reason is None and slot in looping and enough:
+                reason = FinishReason.DEGENERATE
             if reason is not None:
                 finished.append((sequence, reason))
         self.pool.positions[:rows] += 1
@@ -81,9 +136,10 @@ class Scheduler:
 
     def fail(self, now: float, reason: FinishReason = FinishReason.ERROR) -> list[Sequence]:
         """End everything that runs or waits, and take back all slots; returns who ended."""
-        ended = [*self.running, *self.waiting]
+        ended = [*self._sequences(), *self.waiting]
         self.running.clear()
         self.waiting.clear()
+        self._interactive = 0
         self.pool.reset()
         for sequence in ended:
             sequence.finish(reason, now)
@@ -93,31 +149,30 @@ class Scheduler:
         """Assert that slots and running sequences are one to one."""
         self.pool.check_integrity()
         assert self.pool.used == len(self.running)
+        assert self.waiting == sorted(self.waiting, key=_place)
         for slot, sequence in enumerate(self.running):
-            assert sequence.slot == slot
+            assert sequence.bulk is (slot >= self._interactive)
+            assert sequence.slots.count(slot) == 1
+            assert len(sequence.slots) == sequence.parameters.slots
             assert sequence.status is SequenceStatus.RUNNING
             assert self.pool.positions[slot] == sequence.steps
         for sequence in self.waiting:
             assert sequence.status is SequenceStatus.WAITING
             assert sequence.slot is None
 
-    def _append(
-        self, sequence: Sequence, choice: Choice, rows: int, now: float
-    ) -> FinishReason | None:
-        sequence.steps += 1
-        sequence.batch_rows_sum += rows
-        if sequence.first_token is None:
-            sequence.first_token = now
-        if choice.log_prob is not None:
-            sequence.token_log_probs.append(choice.log_prob)
-        if choice.token == self._eos_id:
+    def _sequences(self) -> list[Sequence]:
+        """Those that run, once each."""
+        return [sequence for slot, sequence in enumerate(self.running) if sequence.slots[0] == slot]
+
+    def _append(self, sequence: Sequence, token: int) -> FinishReason | None:
+        if token == self._eos_id:
             return FinishReason.EOS
-        sequence.target_ids.append(choice.token)
+        sequence.target_ids.append(token)
         return FinishReason.LENGTH if sequence.steps >= sequence.max_tokens else None
 
     def _drop(self, now: float) -> list[Sequence]:
         dropped = []
-        for sequence in [*self.running, *self.waiting]:
+        for sequence in [*self._sequences(), *self.waiting]:
             reason = sequence.drop_reason(now)
             if reason is None:
                 continue
@@ -126,36 +181,83 @@ class Scheduler:
             sequence.finish(reason, now)
             dropped.append(sequence)
         if dropped:
-            self.waiting = deque(
+            self.waiting = [
                 sequence
                 for sequence in self.waiting
                 if sequence.status is not SequenceStatus.FINISHED
-            )
+            ]
         return dropped
 
     def _leave(self, sequence: Sequence) -> None:
-        """Give a running sequence's slot back; the last one moves into the hole."""
-        slot = sequence.slot
-        assert slot is not None
-        moved = self.pool.release(slot)
-        last = self.running.pop()
-        if moved is not None:
-            self.running[slot] = last
-            last.slot = slot
+        """Give a running sequence's rows back; others move into the holes."""
+        for slot in sorted(sequence.slots, reverse=True):
+            hole = slot
+            if hole < self._interactive:
+                self._interactive -= 1
+                hole = self._interactive
+                if hole != slot:
+                    self._move(hole, slot)
+            last = len(self.running) - 1
+            if last != hole:
+                self._move(last, hole)
+            self.running.pop()
+            self.pool.release()
+        sequence.slots = []
+
+    def _move(self, slot: int, to: int) -> None:
+        """Another row takes over a row's sequence."""
+        owner = self.running[slot]
+        self.pool.move(slot, to)
+        self.running[to] = owner
+        owner.slots[owner.slots.index(slot)] = to
+
+    def _enter(self, sequence: Sequence) -> None:
+        """Give a sequence its rows: bulk at the end, interactive before all bulk."""
+        for _ in range(sequence.parameters.slots):
+            slot = self.pool.allocate()
+            self.running.append(sequence)
+            if not sequence.bulk:
+                if slot != self._interactive:
+                    self._move(self._interactive, slot)
+                    slot = self._interactive
+                    self.running[slot] = sequence
+                self._interactive += 1
+            self.pool.start(slot, sequence.source_length, self._bos_id)
+            sequence.slots.append(slot)
 
     def _admit(self, now: float) -> list[Sequence]:
-        admitted = self._pick()
+        admitted = self._pick() if self._worth_encoding() else []
         if not admitted:
             return []
         for sequence in admitted:
-            sequence.slot = self.pool.allocate(sequence.source_length, self._bos_id)
+            self._enter(sequence)
             sequence.status = SequenceStatus.RUNNING
             sequence.admitted = now
-            self.running.append(sequence)
-        self.waiting = deque(
+        self.waiting = [
             sequence for sequence in self.waiting if sequence.status is SequenceStatus.WAITING
-        )
+        ]
         return admitted
+
+    def _worth_encoding(self) -> bool:
+        """Whether to encode now, or to go on and encode more at once a few steps later."""
+        if not self.waiting:
+            return False
+        bulk = (
+            self.waiting[0].bulk or self.waiting[-1].bulk or len(self.running) > self._interactive
+        )
+        if bulk and self.urgent:
+            return True  # who of them waits is not made to wait longer
+        return not self.running or self.pool.free >= min(
+            len(self.waiting), self._policy.min_encode_rows
+        )
+
+    def _first(self) -> Sequence | None:
+        """Who joins at the next occasion: bulk work not among interactive but in its turn."""
+        first = self.waiting[0]
+        if not first.bulk or self._bulks_turn:
+            return first
+        urgent = next((sequence for sequence in self.waiting if not sequence.bulk), None)
+        return urgent if urgent or self._interactive else first
 
     def _pick(self) -> list[Sequence]:
         """The first in line and those of like length near it, within slots and budget.
@@ -163,18 +265,46 @@ class Scheduler:
         The first in line always goes, so nobody starves; who joins it is chosen to waste
         little: the cost of a batch is its rows times its longest, padding counted.
         """
-        if not self.waiting or not self.pool.free:
+        first = self._first()
+        if first is None:
             return []
-        first = self.waiting[0]
-        window = [self.waiting[index] for index in range(1, min(self._window, len(self.waiting)))]
+        budget = self._policy.max_encode_tokens
+        if first.bulk and self._interactive:
+            budget = min(budget, self._policy.max_bulk_tokens)
+        free = self.pool.free - first.parameters.slots
+        if free < 0:
+            return []
+        near = self.waiting[: self._policy.window]
+        window = [sequence for sequence in near if sequence is not first]
         window.sort(key=lambda sequence: abs(sequence.source_length - first.source_length))
         chosen, longest = [first], first.source_length
         for sequence in window:
+            if sequence.bulk is not first.bulk:
+                continue
             widest = max(longest, sequence.source_length)
-            if len(chosen) == self.pool.free:
-                break
-            if widest * (len(chosen) + 1) > self._max_encode_tokens:
+            free -= sequence.parameters.slots
+            if free < 0 or widest * (len(chosen) + 1) > budget:
                 break
             chosen.append(sequence)
             longest = widest
         return chosen
+
+
+def _place(sequence: Sequence) -> tuple[float, bool, int]:
+    """Where a sequence stands among those that wait."""
+    return sequence.tag, sequence.bulk, sequence.number
+
+
+def _ended(sequence: Sequence, beam: Beam) -> FinishReason | None:
+    """Take over what a beam has found, if it is done."""
+    if not beam.done:
+        return None
+    sequence.hypotheses = beam.hypotheses
+    if not sequence.hypotheses:  # the filters left no token to go on with
+        return FinishReason.EOS
+    best = sequence.hypotheses[0]
+    sequence.target_ids = best.ids
+    sequence.attention = best.attention
+    if sequence.parameters.log_probs:
+        sequence.token_log_probs = best.token_log_probs
+    return best.finish_reason

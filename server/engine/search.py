@@ -1,84 +1,206 @@
-"""From logits to tokens: greedy, sampling and forced tokens, row by row in one batch."""
+"""From logits to tokens: greedy, sampling, beam search and forced tokens, mixed in one batch."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 import numpy as np
-from numpy.typing import NDArray
 
-from server.engine.request import Choice, Sequence
-
-FloatArray = NDArray[np.float32]
+from server.engine.beam import Beam, Extension
+from server.engine.kv_cache import KVCachePool
+from server.engine.logits import Logits
+from server.engine.request import DecodingParameters, FloatArray, Sequence
 
 
 class Search:
-    """Chooses the next token of every row; holds the random state of those that sample."""
+    """Chooses the next token of every row; holds the state of those that sample or branch."""
 
-    def __init__(self, *, eos_id: int, never: Collection[int]) -> None:
-        """Set the end token and the tokens that no text has."""
+    def __init__(self, pool: KVCachePool, *, eos_id: int, never: Collection[int]) -> None:
+        """Set where tokens go, the end token, and the tokens that no text has."""
+        self._pool = pool
         self._eos_id = eos_id
         self._never = sorted(never)
+        self._forbidden = frozenset(never)
         self._generators: dict[int, np.random.Generator] = {}
+        self.beams: dict[int, Beam] = {}
+        """Of each sequence that branches, by its number."""
 
-    def choose(self, logits: FloatArray, sequences: list[Sequence]) -> list[Choice]:
-        """One choice a row.
+    def choose(self, logits: Logits, owners: list[Sequence]) -> list[int]:
+        """One token a row, written to the pool too; beams are branched and their caches moved.
 
         Log-probabilities are those of the model itself, before any filter.
 
         Args:
-            logits: float32 [B, V]; overwritten.
-            sequences: the rows' sequences, before this step's token.
+            logits: of every row; changed in place.
+            owners: the sequence of each row, before this step's token.
+
+        Returns:
+            [B]; what a sequence that branches has found is in ``beams``.
         """
-        scored = [row for row, sequence in enumerate(sequences) if sequence.parameters.log_probs]
-        normalisers = dict(zip(scored, log_sum_exp(logits[scored]), strict=True))
-        raw = {row: logits[row].copy() for row in scored}
-        logits[:, self._never] = -np.inf
-        for row, sequence in enumerate(sequences):
-            if sequence.steps < sequence.parameters.min_tokens:
-                logits[row, self._eos_id] = -np.inf
-        tokens = logits.argmax(axis=1).tolist()
-        for row, sequence in enumerate(sequences):
-            forced = sequence.parameters.prefix_ids
-            if sequence.steps < len(forced):
-                tokens[row] = forced[sequence.steps]
-            elif sequence.parameters.strategy == "sample":
-                tokens[row] = self._sample(logits[row], sequence)
-        return [
-            Choice(token, float(raw[row][token] - normalisers[row]) if row in raw else None)
-            for row, token in enumerate(tokens)
-        ]
+        special = [row for row, owner in enumerate(owners) if not owner.parameters.plain]
+        if not special:
+            return self._plain(logits)
+        raw, normalisers = self._score(logits, owners, special)
+        logits.forbid(self._never)
+        for row in special:
+            if owners[row].parameters.filtered:
+                self._filter(logits.values[row], owners[row], self._history(owners[row], row))
+                logits.changed(row)
+        tokens: list[int] = logits.argmax().tolist()
+        for row in special:
+            owner = owners[row]
+            if owner.parameters.strategy == "beam":
+                continue
+            tokens[row] = self._token(logits.values[row], owner, tokens[row])
+            if row in raw:
+                owner.token_log_probs.append(float(raw[row][tokens[row]] - normalisers[row]))
+        self._branch(logits, owners, normalisers, tokens)
+        self._pool.tokens[: len(tokens)] = tokens
+        return tokens
+
+    def _plain(self, logits: Logits) -> list[int]:
+        """The likeliest token of each row; that it is one no text has hardly ever happens."""
+        found = logits.argmax()
+        tokens: list[int] = found.tolist()
+        if not self._forbidden.isdisjoint(tokens):
+            logits.forbid(self._never)
+            found = logits.argmax()
+            tokens = found.tolist()
+        self._pool.tokens[: len(tokens)] = found
+        return tokens
+
+    def start(self, sequence: Sequence) -> None:
+        """Take up a sequence that has just got its slots."""
+        if sequence.parameters.strategy == "beam":
+            self.beams[sequence.number] = Beam(sequence, self._eos_id)
 
     def forget(self, sequence: Sequence) -> None:
-        """Drop the random state of a sequence that has ended."""
+        """Drop the state of a sequence that has ended."""
         self._generators.pop(sequence.number, None)
+        self.beams.pop(sequence.number, None)
 
-    def _sample(self, logits: FloatArray, sequence: Sequence) -> int:
-        """Draw from the row's distribution after temperature, top-k and top-p."""
-        parameters = sequence.parameters
-        generator = self._generators.get(sequence.number)
+    def _score(
+        self, logits: Logits, owners: list[Sequence], special: list[int]
+    ) -> tuple[dict[int, FloatArray], dict[int, float]]:
+        """Copies of the logits, and log(sum(exp)), of the rows whose log-probability is asked."""
+        branching = [row for row in special if owners[row].parameters.strategy == "beam"]
+        copies = {
+            row: logits.values[row].copy()
+            for row in special
+            if owners[row].parameters.log_probs and owners[row].parameters.strategy != "beam"
+        }
+        rows = [*branching, *copies]
+        sums = logits.log_sum_exp(rows).tolist() if rows else []
+        return copies, dict(zip(rows, sums, strict=True))
+
+    def _history(self, owner: Sequence, row: int) -> list[int]:
+        """The tokens that this row has written."""
+        if owner.number not in self.beams:
+            return owner.target_ids
+        beam = self.beams[owner.number]
+        pairs = zip(beam.slots, beam.live, strict=True)
+        return next((hypothesis.ids for slot, hypothesis in pairs if slot == row), [])
+
+    def _filter(self, row: FloatArray, owner: Sequence, history: list[int]) -> None:
+        """Take out or weaken what the parameters do not want, in place; a forced token is alone."""
+        parameters, step = owner.parameters, owner.steps
+        if step < len(parameters.prefix_ids):
+            forced = parameters.prefix_ids[step]
+            value = row[forced]
+            row[:] = -np.inf
+            row[forced] = value if np.isfinite(value) else 0.0
+            return
+        if parameters.repetition_penalty != 1.0 and history:
+            seen = np.unique(history)
+            values, factor = row[seen], np.float32(parameters.repetition_penalty)
+            row[seen] = np.where(values > 0, values / factor, values * factor)
+        if parameters.no_repeat_ngram:
+            row[_repeating(history, parameters.no_repeat_ngram)] = -np.inf
+        if step < parameters.min_tokens:
+            row[self._eos_id] = -np.inf
+
+    def _token(self, row: FloatArray, owner: Sequence, likeliest: int) -> int:
+        parameters = owner.parameters
+        if parameters.strategy == "greedy" or owner.steps < len(parameters.prefix_ids):
+            return likeliest
+        generator = self._generators.get(owner.number)
         if generator is None:
             generator = np.random.default_rng(parameters.seed)
-            self._generators[sequence.number] = generator
-        scaled = logits.astype(np.float64) / parameters.temperature
-        order = np.argsort(-scaled, kind="stable")
-        if parameters.top_k:
-            order = order[: parameters.top_k]
-        weights = np.exp(scaled[order] - scaled[order[0]])
-        weights /= weights.sum()
-        cumulative = weights.cumsum()
-        # The fewest tokens that reach top_p: all before the sum gets there, and the one that does.
-        kept = int(np.searchsorted(cumulative, parameters.top_p - 1e-12)) + 1
-        cumulative = cumulative[:kept]
-        drawn = np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right")
-        return int(order[min(int(drawn), cumulative.size - 1)])
+            self._generators[owner.number] = generator
+        return sample(row, parameters, generator.random())
+
+    def _branch(
+        self,
+        logits: Logits,
+        owners: list[Sequence],
+        normalisers: dict[int, float],
+        tokens: list[int],
+    ) -> None:
+        """Advance every beam by its likeliest extensions."""
+        branching = {owner.number: owner for owner in owners if owner.parameters.strategy == "beam"}
+        if not branching:
+            return
+        beams = [self.beams[number] for number in branching]
+        moves: list[tuple[int, int]] = []
+        for beam, extensions in zip(beams, _extensions(logits, beams, normalisers), strict=True):
+            moves += beam.advance(extensions)
+            for slot, hypothesis in zip(beam.slots, beam.live, strict=True):
+                tokens[slot] = hypothesis.ids[-1]
+        if moves:
+            self._pool.copy_target([source for _, source in moves], [slot for slot, _ in moves])
 
 
-def log_sum_exp(logits: FloatArray) -> NDArray[np.float64]:
-    """log(sum(exp(row))) of each row [B, V], without overflow; float64 [B]."""
-    if not len(logits):
-        return np.zeros(0)
-    highest = logits.max(axis=1, keepdims=True)
-    sums = np.exp((logits - highest).astype(np.float64)).sum(axis=1)
-    total: NDArray[np.float64] = np.log(sums) + highest[:, 0]
-    return total
+def _extensions(
+    logits: Logits, beams: list[Beam], normalisers: dict[int, float]
+) -> list[list[Extension]]:
+    """The 2K likeliest extensions of each beam, best first; all beams in one stroke."""
+    rows = [slot for beam in beams for slot in beam.slots]
+    widths = np.array([2 * beam.size for beam in beams])
+    counts = [len(beam.live) for beam in beams]
+    of_beam = np.repeat(np.arange(len(beams)), counts)
+    parents = np.concatenate([np.arange(count) for count in counts])
+    before = np.array([one.log_prob for beam in beams for one in beam.live])
+    at, tokens, values = logits.largest(rows, int(widths.max()))
+    log_probs = values - np.array([normalisers[row] for row in rows])[at]
+    costs = -(before[at] + log_probs)
+    order = np.lexsort((tokens, parents[at], costs, of_beam[at]))
+    starts = np.searchsorted(of_beam[at[order]], np.arange(len(beams) + 1))
+    ends = np.minimum(starts[1:], starts[:-1] + widths)
+    found = []
+    for start, end in zip(starts[:-1].tolist(), ends.tolist(), strict=True):
+        best = order[start:end]
+        columns = costs[best], parents[at[best]], tokens[best], log_probs[best]
+        found.append(list(map(Extension, *(column.tolist() for column in columns))))
+    return found
+
+
+def sample(row: FloatArray, parameters: DecodingParameters, draw: float) -> int:
+    """The token that ``draw`` in [0, 1) falls on, after temperature, top-k and top-p."""
+    scaled = row.astype(np.float64) / parameters.temperature
+    if not parameters.top_k and parameters.top_p == 1.0:
+        cumulative = np.exp(scaled - scaled.max()).cumsum()
+        drawn = int(np.searchsorted(cumulative, draw * cumulative[-1], side="right"))
+        return min(drawn, len(cumulative) - 1)
+    order = np.argsort(-scaled, kind="stable")
+    if parameters.top_k:
+        order = order[: parameters.top_k]
+    weights = np.exp(scaled[order] - scaled[order[0]])
+    weights /= weights.sum()
+    cumulative = weights.cumsum()
+    # The fewest tokens that reach top_p: all before the sum gets there, and the one that does.
+    kept = int(np.searchsorted(cumulative, parameters.top_p - 1e-12)) + 1
+    cumulative = cumulative[:kept]
+    drawn = int(np.searchsorted(cumulative, draw * cumulative[-1], side="right"))
+    return int(order[min(drawn, cumulative.size - 1)])
+
+
+def _repeating(history: list[int], length: int) -> list[int]:
+    """Tokens that would end an n-gram of this length that the history has already."""
+    if len(history) < length:
+        return []
+    last = history[len(history) - length + 1 :]
+    return [
+        history[start + length - 1]
+        for start in range(len(history) - length + 1)
+        if history[start : start + length - 1] == last
+    ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import langcodes
 
-from server.errors import InvalidRequest, UnknownModel
+from server.errors import InvalidRequest, NotReady, UnknownModel
 from server.text.pipeline import TranslationPipeline
 
 # langcodes' distances: up to 5 is another region of the same written language (en-GB for en),
@@ -17,11 +17,23 @@ _LONGEST_CODE = 35  # RFC 5646, section 4.4.1
 
 
 class Catalogue:
-    """Which pipeline serves which request."""
+    """Which pipeline serves which request.
 
-    def __init__(self, pipelines: list[TranslationPipeline]) -> None:
+    Models come and go: what :meth:`find` returns is to be used before the next ``await``, from
+    where on its model waits for the request.
+    """
+
+    def __init__(self, pipelines: Sequence[TranslationPipeline] = ()) -> None:
         """Take the pipelines; their names are their bundles'."""
         self._pipelines = {pipeline.bundle.manifest.name: pipeline for pipeline in pipelines}
+
+    def put(self, pipeline: TranslationPipeline) -> None:
+        """Give it the requests of its name from now on; it takes the place of whoever had it."""
+        self._pipelines[pipeline.bundle.manifest.name] = pipeline
+
+    def remove(self, name: str) -> None:
+        """Give it no more requests."""
+        del self._pipelines[name]
 
     def __iter__(self) -> Iterator[TranslationPipeline]:
         """Pipelines by name."""
@@ -31,8 +43,10 @@ class Catalogue:
         """The pipeline of that name.
 
         Raises:
+            NotReady: the first models are still being loaded.
             UnknownModel: there is none.
         """
+        self._check_ready()
         pipeline = self._pipelines.get(name)
         if pipeline is None:
             msg = f"no model is named '{name[:100]}'; there is {', '.join(sorted(self._pipelines))}"
@@ -43,27 +57,39 @@ class Catalogue:
         """The pipeline for a language pair, of that name if one is given.
 
         Codes are matched as written languages: ``en-US`` is served by ``en``, ``zh-Hant`` by
-        ``zh-TW``; ``zh-CN`` is not, its script differs.
+        ``zh-TW``; ``zh-CN`` is not, its script differs. Of many models for a pair the closest
+        one serves it, such as that for ``pt-PT`` rather than ``pt-BR``; of equals the one that
+        was there first.
 
         Raises:
             InvalidRequest: a code is missing or no BCP-47 code.
+            NotReady: the first models are still being loaded.
             UnknownModel: no model has that name, or none that pair.
         """
         _check("source_language", source_language)
         _check("target_language", target_language)
+        self._check_ready()
         candidates = [self.named(name)] if name else list(self._pipelines.values())
-        for pipeline in candidates:
-            manifest = pipeline.bundle.manifest
-            if _matches(source_language, manifest.source_language) and _matches(
-                target_language, manifest.target_language
-            ):
-                return pipeline
+        distances = [_distances(source_language, target_language, each) for each in candidates]
+        near = [pair for pair in distances if max(pair) <= _MAX_DISTANCE]
+        if near:
+            return candidates[distances.index(min(near, key=sum))]
         pairs = ", ".join(
             f"{p.bundle.manifest.source_language} -> {p.bundle.manifest.target_language}"
             for p in candidates
         )
         msg = f"no model translates {source_language} -> {target_language}; there is {pairs}"
         raise UnknownModel(msg)
+
+    def _check_ready(self) -> None:
+        if not self._pipelines:
+            msg = "the server is still loading its models"
+            raise NotReady(msg, retry_after_seconds=1.0)
+
+
+def _distances(source: str, target: str, pipeline: TranslationPipeline) -> tuple[int, int]:
+    manifest = pipeline.bundle.manifest
+    return _distance(source, manifest.source_language), _distance(target, manifest.target_language)
 
 
 def _check(field: str, code: str) -> None:
@@ -79,5 +105,5 @@ def _is_code(code: str) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _matches(asked: str, offered: str) -> bool:
-    return asked == offered or langcodes.tag_distance(asked, offered) <= _MAX_DISTANCE
+def _distance(asked: str, offered: str) -> int:
+    return 0 if asked == offered else langcodes.tag_distance(asked, offered)

@@ -7,13 +7,11 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from server.bundle import SOURCE_TOKENIZER, TARGET_TOKENIZER, Bundle
-from server.engine.async_engine import AsyncEngine
-from server.engine.request import FinishReason, Sequence
+from server.engine.request import FinishReason, Flow, Sequence, default_max_tokens
 from server.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -21,8 +19,13 @@ from server.errors import (
     RequestCancelled,
     ShuttingDown,
 )
+from server.metrics import Metrics
 from server.text import segmenter
+from server.text.degeneration import scripts_differ
+from server.text.emitter import Emitter, Prepared
+from server.text.pace import Pace
 from server.text.request import (
+    Candidate,
     Delta,
     SentenceResult,
     TextResult,
@@ -31,33 +34,37 @@ from server.text.request import (
     TranslationRequest,
     WarningKind,
 )
+from server.text.second_look import SecondLook
 from server.text.segmenter import Span
+from server.text.single_flight import Runner
 from server.text.tokenizer import Tokenizer
 
 # Splitting and tokenising more than this many characters leaves the event loop for a thread.
 _INLINE_CHARACTERS = 4000
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """One text on its way: its sentences, and the sequence of each."""
-
-    text: str
-    spans: list[Span]
-    sequences: list[Sequence]
-    split: bool
-
-
 class TranslationPipeline:
     """Translates with one model."""
 
-    def __init__(self, bundle: Bundle, engine: AsyncEngine, slots: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Runner,
+        slots: int,
+        *,
+        metrics: Metrics | None = None,
+        guard: bool = True,
+        interactive_sentences: int = 32,
+    ) -> None:
         """Read the bundle's tokenizers.
 
         Args:
             bundle: the model.
             engine: runs its sequences.
             slots: rows of one engine's batch, for occupancies.
+            metrics: where degenerate outputs are counted.
+            guard: whether to stop outputs that go round in circles, and to try again.
+            interactive_sentences: a request of more is bulk work, unless it says otherwise.
 
         Raises:
             BundleError: a tokenizer is no tokenizer, or its size is not the manifest's.
@@ -69,6 +76,23 @@ class TranslationPipeline:
         self._target = Tokenizer(bundle.read(TARGET_TOKENIZER), TARGET_TOKENIZER)
         self._shape = bundle.manifest.shape
         self._eos_id = bundle.manifest.tokens.eos
+        self._guard = guard
+        self._interactive_sentences = interactive_sentences
+        languages = bundle.manifest.source_language, bundle.manifest.target_language
+        self._second_look = SecondLook(
+            engine,
+            self._target,
+            metrics or Metrics(),
+            other_script=scripts_differ(*languages),
+        )
+        self._preparing = 0
+        self._settled = asyncio.Event()
+
+    async def settled(self) -> None:
+        """Nobody who was let in is still on the way to the engine, which may then be drained."""
+        while self._preparing:
+            self._settled.clear()
+            await self._settled.wait()
 
     async def translate(self, request: TranslationRequest) -> list[TextResult]:
         """One result a text, in order.
@@ -77,9 +101,14 @@ class TranslationPipeline:
             DragomanError: as :meth:`stream`.
         """
         results = []
-        async for event in self._run(request, streamed=False):
-            assert isinstance(event, TextResult)
-            results.append(event)
+        self._preparing += 1  # what waits for a sentence in flight may have to run it after all
+        try:
+            async for event in self._run(request, streamed=False):
+                assert isinstance(event, TextResult)
+                results.append(event)
+        finally:
+            self._preparing -= 1
+            self._settled.set()
         return results
 
     def stream(self, request: TranslationRequest) -> AsyncGenerator[Delta | TextResult, None]:
@@ -99,12 +128,15 @@ class TranslationPipeline:
     async def _run(
         self, request: TranslationRequest, *, streamed: bool
     ) -> AsyncGenerator[Delta | TextResult, None]:
-        if sum(map(len, request.texts)) > _INLINE_CHARACTERS:
-            texts = await asyncio.to_thread(self._prepare, request, streamed=streamed)
-        else:
-            texts = self._prepare(request, streamed=streamed)
+        self._engine.refuse_if_late(request.deadline, Flow(request.tenant, bool(request.bulk)))
+        texts = await self._prepared(request, streamed=streamed)
         sequences = [sequence for text in texts for sequence in text.sequences]
-        emitter = _Emitter(self._target, texts[0], self._target_language) if streamed else None
+        bulk = request.bulk
+        if bulk is None:
+            bulk = len(sequences) > self._interactive_sentences
+        for sequence in sequences:
+            sequence.bulk = bulk
+        emitter = Emitter(self._target, texts[0], self._target_language) if streamed else None
         if sequences:
             async with contextlib.aclosing(self._engine.generate(sequences)) as progress:
                 async for _ in progress:
@@ -113,14 +145,30 @@ class TranslationPipeline:
                         yield delta
         for delta in emitter.finish() if emitter else []:
             yield delta
+        if self._guard:
+            limited = request.max_tokens is not None or request.decoding.min_tokens > 0
+            await self._second_look.look(texts, limited=limited, streamed=streamed)
+        pace = Pace()
         for text in texts:
             yield self._result(text, request)
+            await pace.pause()
 
     @property
     def _target_language(self) -> str:
         return self.bundle.manifest.target_language
 
-    def _prepare(self, request: TranslationRequest, *, streamed: bool) -> list[_Text]:
+    async def _prepared(self, request: TranslationRequest, *, streamed: bool) -> list[Prepared]:
+        """The texts, split and tokenised; with a short request nobody else gets a turn."""
+        if sum(map(len, request.texts)) <= _INLINE_CHARACTERS:
+            return self._prepare(request, streamed=streamed)
+        self._preparing += 1
+        try:
+            return await asyncio.to_thread(self._prepare, request, streamed=streamed)
+        finally:
+            self._preparing -= 1
+            self._settled.set()
+
+    def _prepare(self, request: TranslationRequest, *, streamed: bool) -> list[Prepared]:
         prefix = request.target_prefix
         prefix_ids = tuple(self._target.encode(prefix)) if prefix else ()
         if len(prefix_ids) >= self._shape.max_target_tokens:
@@ -135,7 +183,7 @@ class TranslationPipeline:
 
     def _split(
         self, text: str, request: TranslationRequest, prefix: tuple[int, ...], *, streamed: bool
-    ) -> _Text:
+    ) -> Prepared:
         """The sentences of a text with their ids; those too long for the model in parts."""
         spans: list[Span] = []
         sequences: list[Sequence] = []
@@ -154,7 +202,7 @@ class TranslationPipeline:
             sequences.append(
                 self._sequence(ids, request, forced, index=len(sequences), streamed=streamed)
             )
-        return _Text(text, spans, sequences, split)
+        return Prepared(text, spans, sequences, split)
 
     def _sequence(
         self,
@@ -166,27 +214,29 @@ class TranslationPipeline:
         streamed: bool,
     ) -> Sequence:
         seed = None if request.seed is None else (request.seed, index)
-        limit = self._max_tokens(len(ids), request.max_tokens) + len(prefix)
+        asked = request.max_tokens
+        limit = (default_max_tokens(len(ids)) if asked is None else asked) + len(prefix)
+        parameters = request.decoding
+        if prefix or seed is not None:  # else all sentences have one object, which costs less
+            parameters = dataclasses.replace(parameters, prefix_ids=prefix, seed=seed)
         return Sequence(
             source_ids=np.array([*ids, self._eos_id], np.int64),
             max_tokens=min(limit, self._shape.max_target_tokens),
             arrived=request.arrived,
             deadline=request.deadline,
             streamed=streamed,
-            parameters=dataclasses.replace(request.decoding, prefix_ids=prefix, seed=seed),
+            tenant=request.tenant,
+            guarded=self._guard,
+            bypass_cache=request.bypass_cache,
+            parameters=parameters,
         )
 
-    def _max_tokens(self, source_tokens: int, asked: int | None) -> int:
-        """Steps a sentence may take: what was asked, or room for twice its own length."""
-        if asked is not None:
-            return asked
-        return 2 * source_tokens + 16
-
-    def _result(self, text: _Text, request: TranslationRequest) -> TextResult:
+    def _result(self, text: Prepared, request: TranslationRequest) -> TextResult:
         sequences = text.sequences
         translations = [self._target.decode(sequence.target_ids) for sequence in sequences]
         reasons = [_reason(sequence) for sequence in sequences]
         unfinished = [reason for reason in reasons if reason is not FinishReason.EOS]
+        detailed = request.scores or request.candidates or request.decoding.attention
         steps = sum(sequence.steps for sequence in sequences)
         rows = sum(sequence.batch_rows_sum for sequence in sequences) / max(1, steps)
         return TextResult(
@@ -194,6 +244,7 @@ class TranslationPipeline:
             finish_reason=unfinished[0] if unfinished else FinishReason.EOS,
             source_tokens=sum(sequence.source_length - 1 for sequence in sequences),
             target_tokens=sum(len(sequence.target_ids) for sequence in sequences),
+            cached_sentences=sum(sequence.cached for sequence in sequences),
             queue_time_ns=_longest((s.arrived, s.admitted) for s in sequences),
             encode_time_ns=max((int(s.encode_seconds * 1e9) for s in sequences), default=0),
             decode_time_ns=_longest((_decode_start(s), s.finished) for s in sequences),
@@ -201,12 +252,16 @@ class TranslationPipeline:
             decode_steps=steps,
             mean_batch_rows=rows,
             mean_batch_occupancy_ratio=rows / self._slots,
-            warnings=_warnings(text, len(unfinished)),
-            sentences=self._scored(text, translations, reasons) if request.scores else [],
+            warnings=_warnings(text, reasons.count(FinishReason.LENGTH)),
+            sentences=self._sentences(text, translations, reasons, request) if detailed else [],
         )
 
-    def _scored(
-        self, text: _Text, translations: list[str], reasons: list[FinishReason]
+    def _sentences(
+        self,
+        text: Prepared,
+        translations: list[str],
+        reasons: list[FinishReason],
+        request: TranslationRequest,
     ) -> list[SentenceResult]:
         results = []
         rows = zip(text.spans, text.sequences, translations, reasons, strict=True)
@@ -214,52 +269,18 @@ class TranslationPipeline:
             ids = [*sequence.target_ids, self._eos_id]
             scored = zip(ids, sequence.token_log_probs, strict=False)
             tokens = [TokenScore(self._target.piece(token), value) for token, value in scored]
-            results.append(SentenceResult(span, translation, reason, tokens))
+            candidates = [
+                Candidate(self._target.decode(one.ids), one.log_prob, one.score)
+                for one in sequence.hypotheses[: request.candidates]
+            ]
+            pieces = []
+            if request.decoding.attention:
+                pieces = [self._source.piece(token) for token in sequence.source_ids.tolist()]
+            attention = [row.tolist() for row in sequence.attention]
+            results.append(
+                SentenceResult(span, translation, reason, tokens, candidates, pieces, attention)
+            )
         return results
-
-
-class _Emitter:
-    """What may be sent of a text that is still being decoded, in sentence order."""
-
-    def __init__(self, tokenizer: Tokenizer, text: _Text, target_language: str) -> None:
-        self._tokenizer = tokenizer
-        self._text = text
-        self._language = target_language
-        self._index = 0
-        self._sent = 0
-        self._opened = False
-
-    def advance(self) -> list[Delta]:
-        """The pieces that have become certain since the last call."""
-        deltas: list[Delta] = []
-        sequences = self._text.sequences
-        while self._index < len(sequences):
-            sequence = sequences[self._index]
-            ended = sequence.finish_reason is not None
-            if not self._opened:
-                deltas += self._delta(self._gap(self._index))
-                self._opened = True
-            decode = self._tokenizer.decode if ended else self._tokenizer.decode_stable
-            whole = decode(list(sequence.target_ids))
-            deltas += self._delta(whole[self._sent :])
-            self._sent = max(self._sent, len(whole))
-            if not ended:
-                break
-            self._index, self._sent, self._opened = self._index + 1, 0, False
-        return deltas
-
-    def finish(self) -> list[Delta]:
-        """What is left when all sequences have ended: the layout after the last."""
-        deltas = self.advance()
-        last = max(0, len(self._text.sequences) - 1)
-        ending = self._gap(len(self._text.sequences))
-        return [*deltas, Delta(ending, last)] if ending else deltas
-
-    def _gap(self, index: int) -> str:
-        return segmenter.gap(self._text.text, self._text.spans, index, self._language)
-
-    def _delta(self, text: str) -> list[Delta]:
-        return [Delta(text, self._index)] if text else []
 
 
 def _raise_fault(sequences: list[Sequence]) -> None:
@@ -276,7 +297,7 @@ def _raise_fault(sequences: list[Sequence]) -> None:
                 msg = "the model failed"
                 raise ModelFailure(msg)
             case FinishReason.SHUTDOWN:
-                msg = "the server shut down before the translation was done"
+                msg = "the model was shut down before the translation was done"
                 raise ShuttingDown(msg, retry_after_seconds=1.0)
 
 
@@ -296,11 +317,18 @@ def _longest(intervals: Iterable[tuple[float | None, float | None]]) -> int:
     return int(max(lengths, default=0.0) * 1e9)
 
 
-def _warnings(text: _Text, unfinished: int) -> list[TextWarning]:
+def _warnings(text: Prepared, unfinished: int) -> list[TextWarning]:
     warnings = []
     if unfinished:
         message = f"{unfinished} of {len(text.sequences)} sentences reached the limit of tokens"
         warnings.append(TextWarning(WarningKind.OUTPUT_TRUNCATED, message))
+    if text.retried:
+        message = f"{text.retried} sentences came out degenerate at first and were decoded again"
+        warnings.append(TextWarning(WarningKind.RETRIED, message))
+    if text.degenerate:
+        kinds = ", ".join(sorted({kind.value for kind in text.degenerate}))
+        message = f"{len(text.degenerate)} sentences came out degenerate ({kinds})"
+        warnings.append(TextWarning(WarningKind.DEGENERATE_OUTPUT, message))
     if text.split:
         message = "a sentence longer than the model takes was translated in parts"
         warnings.append(TextWarning(WarningKind.SENTENCE_SPLIT, message))

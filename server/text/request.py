@@ -25,11 +25,19 @@ class TranslationRequest:
     """Per sentence; None = the limit that grows with the sentence."""
     target_prefix: str = ""
     scores: bool = False
+    candidates: int = 0
+    """Hypotheses of a beam to give besides the translation."""
+    bulk: bool | None = None
+    """None = the number of sentences decides."""
+    tenant: str = ""
+    bypass_cache: bool = False
 
 
 class WarningKind(Enum):
     """Kinds of warning."""
 
+    DEGENERATE_OUTPUT = "degenerate_output"
+    RETRIED = "retried"
     OUTPUT_TRUNCATED = "output_truncated"
     SENTENCE_SPLIT = "sentence_split"
 
@@ -51,6 +59,15 @@ class TokenScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One hypothesis of a beam."""
+
+    text: str
+    log_probability: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class SentenceResult:
     """A sentence's translation, with scores."""
 
@@ -58,6 +75,10 @@ class SentenceResult:
     text: str
     finish_reason: FinishReason
     tokens: list[TokenScore]
+    candidates: list[Candidate] = field(default_factory=list)
+    source_pieces: list[str] = field(default_factory=list)
+    attention: list[list[float]] = field(default_factory=list)
+    """A row a step, a weight for each source piece."""
 
     @property
     def log_probability(self) -> float:
@@ -78,6 +99,7 @@ class TextResult:
     finish_reason: FinishReason
     source_tokens: int
     target_tokens: int
+    cached_sentences: int
     queue_time_ns: int
     encode_time_ns: int
     decode_time_ns: int

@@ -10,13 +10,13 @@ import pytest
 from running import BUNDLE, RunningServer, running_server
 
 from dragoman.v1 import translation_pb2_grpc
-from server.__main__ import build_engine
 from server.api.door import Door
 from server.api.models import ModelService
 from server.api.translation import TranslationService
 from server.bundle import Bundle, open_bundle
 from server.engine.async_engine import AsyncEngine
 from server.engine.model_runner import PROVIDER
+from server.live_model import build_engine
 from server.metrics import Metrics
 from server.settings import Settings
 from server.text.catalogue import Catalogue

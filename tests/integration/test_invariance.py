@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from export.bundle import ExportSettings, _manifest, _write_files
+from export.bundle import ExportSettings, _manifest, write_graphs
 from export.release import read_trained
 from export.verify import Exported, sequence_of
 from server.bundle import Bundle
@@ -24,7 +24,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     trained = read_trained(ROOT / "checkpoints" / "en-zh-TW")
     folder = tmp_path_factory.mktemp(request.param)
     export = ExportSettings(name="en-zh-TW", precision=request.param)
-    _write_files(trained, folder, export)
+    write_graphs(trained, trained.tokenizers[0].encode(SENTENCES[-100:]), folder, export)
     return Exported(Bundle(folder, _manifest(trained, export, [], []), digest=""))
 
 

@@ -25,6 +25,9 @@ FAMILIES = {
     "dragoman_batch_rows": "histogram", "dragoman_batch_occupancy_ratio": "histogram",
     "dragoman_kv_cache_usage_ratio": "gauge", "dragoman_kv_cache_bytes": "gauge",
     "dragoman_sequences_running": "gauge", "dragoman_sequences_waiting": "gauge",
+    "dragoman_sentence_cache_requests": "counter", "dragoman_sentence_cache_bytes": "gauge",
+    "dragoman_sentence_cache_evictions": "counter",
+    "dragoman_degenerate_outputs": "counter", "dragoman_retries": "counter",
     "dragoman_model": "info", "dragoman_ready": "gauge",
     "process_resident_memory_bytes": "gauge", "process_cpu_seconds": "counter",
 }  # fmt: skip
@@ -66,13 +69,16 @@ def test_the_metrics_parse_add_up_and_hold_no_text() -> None:
     assert value("dragoman_rejections_total", reason="invalid") == 1
     assert value("dragoman_request_duration_seconds_count", method="Translate") == 2
     assert value("dragoman_requests_in_flight") == 0
-    # Three texts, the stream, and eight golden sentences at start.
-    assert value("dragoman_sequences_total") == 12
-    assert value("dragoman_time_to_first_token_seconds_count") == 12
-    assert value("dragoman_queue_duration_seconds_count") == 12
+    # Three texts and eight golden sentences at start; the stream is answered from memory.
+    assert value("dragoman_sequences_total") == 11
+    assert value("dragoman_time_to_first_token_seconds_count") == 11
+    assert value("dragoman_queue_duration_seconds_count") == 11
     steps = value("dragoman_decoder_step_duration_seconds_count")
     assert value("dragoman_batch_rows_count") == steps > 0
     assert value("dragoman_target_tokens_total") == value("dragoman_batch_rows_sum")
+    assert value("dragoman_sentence_cache_requests_total", outcome="hit") == 1
+    assert value("dragoman_sentence_cache_requests_total", outcome="miss") == 3
+    assert value("dragoman_sentence_cache_bytes") > 0
     assert value("dragoman_kv_cache_usage_ratio") == 0
     assert value("dragoman_ready") == 1
     assert value("dragoman_model_info", model="en-zh-TW", precision="int8") == 1

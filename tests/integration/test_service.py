@@ -61,7 +61,9 @@ def test_as_many_results_as_texts_in_their_order(stub: Any) -> None:
 
 
 def test_every_answer_explains_itself(stub: Any, bundle: Bundle) -> None:
-    response = stub.Translate(ask("I love you."))
+    request = ask("I love you.")
+    request.bypass_cache = True
+    response = stub.Translate(request)
     item = response.translations[0]
     assert response.model.name == bundle.manifest.name
     assert response.model.digest == bundle.digest
@@ -302,3 +304,31 @@ async def test_a_client_that_never_reads_holds_nobody_up_and_makes_nothing_grow(
         response = await inner.stub.Translate(ask("I love you."), timeout=30)
         assert response.translations[0].text == "我愛你。"
     silent.cancel()
+
+
+async def test_what_cannot_be_done_in_time_is_refused_at_once_with_a_delay(inner: Any) -> None:
+    text = " ".join(f"There are {number} old trees in the garden." for number in range(400))
+    busy = asyncio.ensure_future(inner.stub.Translate(ask(text, min_output_tokens=60)))
+    while not inner.engine._admission.rate:
+        await asyncio.sleep(0.01)
+    start = time.monotonic()
+    late = ask("One more.", min_output_tokens=1)
+    late.priority = translation_pb2.PRIORITY_BULK
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await inner.stub.Translate(late, timeout=0.3)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert time.monotonic() - start < 0.25
+    trailing = dict(caught.value.trailing_metadata() or ())
+    assert int(trailing["grpc-retry-pushback-ms"]) > 0
+    rejected = inner.metrics.registry.get_sample_value(
+        "dragoman_rejections_total", {"reason": "deadline"}
+    )
+    assert rejected == 1
+    # Another class, and another tenant, have no such queue before them.
+    urgent = await inner.stub.Translate(ask("I love you."), timeout=5)
+    assert urgent.translations[0].text == "我愛你。"
+    metadata = (("dragoman-tenant", "somebody else"),)
+    other = await inner.stub.Translate(late, timeout=5, metadata=metadata)
+    assert other.translations[0].text
+    assert not busy.done()
+    busy.cancel()

@@ -8,9 +8,9 @@ import numpy as np
 
 from server.engine.engine import Engine
 from server.engine.kv_cache import CacheShape, KVCachePool
-from server.engine.model_runner import FloatArray
-from server.engine.request import DecodingParameters, Sequence
-from server.engine.scheduler import Scheduler
+from server.engine.logits import Logits
+from server.engine.request import DecodingParameters, FloatArray, Sequence
+from server.engine.scheduler import Policy, Scheduler
 from server.engine.search import Search
 from server.errors import ModelFailure
 from server.metrics import Metrics
@@ -31,11 +31,12 @@ class FakeRunner:
 
     def encode(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
-            place = self.pool.cross_kv[0, sequence.slot, 0]
-            place[: sequence.source_length, 0] = sequence.source_ids
+            for slot in sequence.slots:
+                place = self.pool.cross_kv[0, slot, 0]
+                place[: sequence.source_length, 0] = sequence.source_ids
         self.encoded.append([sequence.source_length for sequence in sequences])
 
-    def decode(self, rows: int) -> FloatArray:
+    def decode(self, rows: int) -> Logits:
         if self.fail:
             msg = "told to"
             raise ModelFailure(msg)
@@ -51,11 +52,21 @@ class FakeRunner:
             assert history[0] == BOS
             assert (history[1:] == source[:position]).all()
             logits[row, int(source[position])] = 5.0
-        return logits
+        return Logits.of(logits)
+
+    def attention(self, row: int) -> FloatArray:
+        weights = np.zeros(self.pool.source_lengths[row], np.float32)
+        weights[self.pool.positions[row]] = 1.0
+        return weights
 
 
 def make_engine(
-    slots: int = 4, *, budget: int = 64, window: int = 16, positions: int = 40
+    slots: int = 4,
+    *,
+    budget: int = 64,
+    window: int = 16,
+    positions: int = 40,
+    min_encode_rows: int = 1,
 ) -> tuple[Engine, FakeRunner]:
     pool = KVCachePool(
         CacheShape(
@@ -63,9 +74,10 @@ def make_engine(
             target_positions=positions, source_positions=positions,
         )
     )  # fmt: skip
-    scheduler = Scheduler(pool, max_encode_tokens=budget, window=window, bos_id=BOS, eos_id=EOS)
+    policy = Policy(max_encode_tokens=budget, window=window, min_encode_rows=min_encode_rows)
+    scheduler = Scheduler(pool, policy, bos_id=BOS, eos_id=EOS)
     runner = FakeRunner(pool)
-    search = Search(eos_id=EOS, never={0, 1, 3})
+    search = Search(pool, eos_id=EOS, never={0, 1, 3})
     return Engine("0", scheduler, runner, search, Metrics()), runner
 
 
@@ -75,6 +87,7 @@ def make_sequence(
     max_tokens: int = 40,
     deadline: float | None = None,
     streamed: bool = False,
+    bulk: bool = False,
     parameters: DecodingParameters = GREEDY,
 ) -> Sequence:
     """A source of ``length`` tokens, end counted, none of them special."""
@@ -85,5 +98,6 @@ def make_sequence(
         arrived=0.0,
         deadline=deadline,
         streamed=streamed,
+        bulk=bulk,
         parameters=parameters,
     )

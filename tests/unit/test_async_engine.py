@@ -141,3 +141,23 @@ async def test_a_drain_without_grace_ends_the_rest_with_a_reason() -> None:
         await asyncio.wait_for(running, 20)
         assert {s.finish_reason for s in sequences} <= {FinishReason.SHUTDOWN, FinishReason.EOS}
         assert FinishReason.SHUTDOWN in {s.finish_reason for s in sequences}
+
+
+async def test_an_engine_with_bulk_work_alone_makes_way_and_both_end() -> None:
+    async with rig(engines=2, slots=4) as made:
+        for runner in made.runners:
+            runner.pause_seconds = 0.002
+        bulk = [make_sequence(30, bulk=True) for _ in range(60)]
+        rest = asyncio.ensure_future(made.run(bulk))
+        while not all(engine.scheduler.running for engine in made.engines):
+            await asyncio.sleep(0)
+        before = [len(runner.decoded) for runner in made.runners]
+        one = await asyncio.wait_for(made.run([make_sequence(30)]), 20)
+        steps = [
+            len(runner.decoded) - count for runner, count in zip(made.runners, before, strict=True)
+        ]
+        assert one[0].finish_reason is FinishReason.EOS
+        assert min(steps) < max(steps) / 2
+        await asyncio.wait_for(rest, 20)
+        assert all(s.finish_reason is FinishReason.EOS for s in bulk)
+        assert made.front._pausing == 0

@@ -84,7 +84,7 @@ def test_a_truncated_file_is_named(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda t: t.update(schema_version=2), "schema version 2"),
+        (lambda t: t.update(schema_version=3), "schema version 3"),
         (lambda t: t.update(schema_version="1"), "schema_version"),
         (lambda t: t.update(schema_version=True), "schema_version"),
         (lambda t: t.pop("schema_version"), "schema_version"),

@@ -80,6 +80,16 @@ class Echo(translation_pb2_grpc.TranslationServiceServicer, models_pb2_grpc.Mode
         self._enter(context)
         return models_pb2.GetModelResponse(model=models_pb2.Model(name=request.name))
 
+    def LoadModel(self, request: Any, context: Any) -> models_pb2.LoadModelResponse:  # noqa: N802
+        self._enter(context)
+        replaced = "0" * 64 if request.path == "again" else None
+        model = models_pb2.Model(name=request.path)
+        return models_pb2.LoadModelResponse(model=model, replaced_digest=replaced)
+
+    def UnloadModel(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._enter(context)
+        return models_pb2.UnloadModelResponse(model=models_pb2.Model(name=request.name))
+
 
 @pytest.fixture
 def echo() -> Iterator[Echo]:
@@ -156,10 +166,20 @@ async def test_models(client: Any) -> None:
     assert (await client.get_model("small")).name == "small"
 
 
+async def test_models_are_changed(client: Any) -> None:
+    loaded = await client.load_model("en-fr")
+    assert (loaded.model.name, loaded.replaced_digest) == ("en-fr", None)
+    assert (await client.load_model("again")).replaced_digest == "0" * 64
+    assert (await client.unload_model("en-fr")).name == "en-fr"
+    for call in (client.load_model, client.unload_model):
+        with pytest.raises(dragoman.InvalidRequestError):
+            await call("\ud800")
+
+
 async def test_a_call_carries_a_deadline_unless_it_is_told_not_to(client: Any, echo: Echo) -> None:
     await client.translate("a", target_language="zh-TW")
     assert echo.remaining is not None
-    assert 50 < echo.remaining <= 60
+    assert 50 < echo.remaining < 61  # gRPC rounds up what it sends
     await client.translate("a", target_language="zh-TW", timeout_seconds=None)
     assert echo.remaining is None or echo.remaining > 1e6
 
@@ -212,6 +232,8 @@ async def test_overload_is_the_callers_to_handle_and_says_when(client: Any, echo
         (grpc.StatusCode.INVALID_ARGUMENT, dragoman.InvalidRequestError),
         (grpc.StatusCode.NOT_FOUND, dragoman.UnknownModelError),
         (grpc.StatusCode.UNAUTHENTICATED, dragoman.UnauthenticatedError),
+        (grpc.StatusCode.PERMISSION_DENIED, dragoman.UnauthenticatedError),
+        (grpc.StatusCode.FAILED_PRECONDITION, dragoman.FailedPreconditionError),
         (grpc.StatusCode.INTERNAL, dragoman.ServerError),
         (grpc.StatusCode.CANCELLED, dragoman.CancelledError),
     ],
@@ -228,6 +250,8 @@ async def test_every_method_raises_our_errors(
         stream,
         client.list_models,
         lambda: client.get_model("echo"),
+        lambda: client.load_model("echo"),
+        lambda: client.unload_model("echo"),
     ]
     for call in calls:
         echo.fail(code, "why", x_request_id="r1")

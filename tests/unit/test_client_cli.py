@@ -211,6 +211,8 @@ def test_decoding_flags() -> None:
     )
     sampled = translate_command._decoding(parsed("--seed", "0"))
     assert sampled == Decoding(strategy=Sampling(seed=0))
+    bulk = translate_command._decoding(parsed("--priority", "bulk"))
+    assert bulk == Decoding(priority=dragoman.Priority.BULK)
 
 
 def test_texts_may_stand_between_flags_and_have_a_timeout_that_input_has_not() -> None:

@@ -166,7 +166,7 @@ def test_a_translation_is_plain_frozen_and_complete() -> None:
         text="你好",
         finish_reason=dragoman.FinishReason.LENGTH,
         source_tokens=3,
-        target_tokens=2,
+        target_tokens=2, cached_sentences=0,
         timing=dragoman.Timing(1, 2, 3, 6, 4, 1.5, 0.25),
         warnings=(
             dragoman.TranslationWarning(dragoman.WarningCode.OUTPUT_TRUNCATED, "cut short"),
@@ -190,7 +190,7 @@ def test_a_model_is_plain_and_complete() -> None:
     wire = models_pb2.Model(
         name="small", digest="ab", source_language="en", target_language="zh-TW",
         precision="int8", provider="CPU", parameter_count=7, max_source_tokens=5,
-        max_target_tokens=6, licence="CC", scores=[score], producer_commit="c",
+        max_target_tokens=6,  licence="CC", scores=[score], producer_commit="c",
     )  # fmt: skip
     found = results.model_info(wire)
     assert found.scores == (dragoman.QualityScore("t", "BLEU", 0.5, "s"),)
@@ -248,6 +248,7 @@ def test_the_api_key_comes_from_the_argument_or_the_environment(
     monkeypatch.setenv("DRAGOMAN_API_KEY", "there")
     assert connection.call_metadata(None) == (("authorization", "Bearer there"),)
     assert connection.call_metadata("here") == (("authorization", "Bearer here"),)
+    assert connection.call_metadata("here", "us")[1:] == (("dragoman-tenant", "us"),)
 
 
 @pytest.mark.parametrize("key", ["schlüssel", "two\nlines"])

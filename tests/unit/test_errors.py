@@ -66,3 +66,13 @@ def test_quota_says_so() -> None:
     failure = error_details_pb2.QuotaFailure()
     assert status_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details(error).details[0].Unpack(failure)
+
+
+def test_a_condition_that_is_not_met_is_named() -> None:
+    error = errors.FailedPrecondition("BUNDLE", "en-fr", "en-fr/decoder.onnx: damaged")
+    failure = error_details_pb2.PreconditionFailure()
+    assert status_of(error) is grpc.StatusCode.FAILED_PRECONDITION
+    assert details(error).details[0].Unpack(failure)
+    (violation,) = failure.violations
+    assert (violation.type, violation.subject) == ("BUNDLE", "en-fr")
+    assert violation.description == str(error)

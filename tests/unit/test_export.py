@@ -18,19 +18,32 @@ from toy import toy_experiment
 
 from export import bundle as writer
 from export.builder import FLOAT, GraphBuilder
-from export.bundle import ExportSettings, write_bundle
+from export.bundle import ExportSettings, write_bundle, write_graphs
+from export.calibration import Calibration, Range, calibrate
+from export.folding import folded
 from export.graphs import decoder_graph, encoder_graph
-from export.precision import PRECISIONS, quantise
+from export.precision import (
+    PRECISIONS,
+    Float32,
+    Int8,
+    Int8Rows,
+    Precision,
+    precision_of,
+    quantise,
+    rounded,
+)
 from export.release import TrainedModel
 from export.verify import Exported, ExportError, check, sequence_of, torch_greedy, verify
 from model.checkpoint import load_weights
 from model.config import TransformerConfig
 from model.train import Trainer, TrainingData
-from model.transformer import Transformer, padding_mask
+from model.transformer import FeedForward, MultiHeadAttention, Transformer, padding_mask
 from server import bundle as reader
 from server.bundle import Bundle, open_bundle
 
-SETTINGS = ExportSettings(name="toy", precision="fp32", max_source_tokens=24, max_target_tokens=40)
+SETTINGS = ExportSettings(
+    name="toy", precision="fp32", cache="float32", max_source_tokens=24, max_target_tokens=40
+)
 SOURCES = [[4, 5, 6, 7, 8], [9], [7, 4, 9], [5, 5, 5, 5, 5, 5, 5, 5], [8, 6]]
 
 
@@ -57,7 +70,7 @@ def export(
     """The graphs of a model without the checks."""
     folder.mkdir(exist_ok=True)
     whole = trained(model, toy)
-    writer._write_files(whole, folder, settings)
+    write_graphs(whole, SOURCES, folder, settings)
     return Exported(Bundle(folder, writer._manifest(whole, settings, [], []), digest=""))
 
 
@@ -73,7 +86,9 @@ def start(exported: Exported, sources: list[list[int]]) -> None:
     """Give every source a slot and encode all of them in one padded batch."""
     sequences = [sequence_of(ids, max_tokens=30) for ids in sources]
     for sequence in sequences:
-        sequence.slot = exported.pool.allocate(sequence.source_length, 1)
+        slot = exported.pool.allocate()
+        exported.pool.start(slot, sequence.source_length, 1)
+        sequence.slots = [slot]
     exported.runner.encode(sequences)
 
 
@@ -94,10 +109,10 @@ def test_rows_of_all_lengths_at_all_positions_equal_torch(
         if step == 4:  # three more join while two are at position 4
             start(exported, SOURCES[2:])
             targets += [[1], [1], [1]]
-        logits = exported.runner.decode(len(targets)).copy()
+        logits = exported.runner.decode(len(targets)).values.copy()
         for row, target in enumerate(targets):
             expected = torch_logits(model, SOURCES[row], target)[-1]
-            np.testing.assert_allclose(logits[row], expected, atol=1e-4, rtol=1e-4)
+            np.testing.assert_allclose(logits[row, :14], expected, atol=1e-4, rtol=1e-4)
             target.append(int(generator.integers(4, 14)))
             pool.tokens[row] = target[-1]
         pool.positions[: len(targets)] += 1
@@ -123,7 +138,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(
         start(exported, [*others, mine])
         history = []
         for step in range(6):
-            logits = exported.runner.decode(crowd + 1)
+            logits = exported.runner.decode(crowd + 1).values
             history.append(logits[-1].copy())
             pool.tokens[: crowd + 1] = 4 + (step + np.arange(crowd, -1, -1)) % 9
             pool.positions[: crowd + 1] += 1
@@ -191,7 +206,7 @@ def test_a_report_over_its_budget_fails_with_the_figure(
 ) -> None:
     model, _ = load_weights(toy_trainer.folder / "best.safetensors")
     whole = trained(model, toy)
-    writer._write_files(whole, tmp_path, SETTINGS)
+    write_graphs(whole, SOURCES, tmp_path, SETTINGS)
     draft = Bundle(tmp_path, writer._manifest(whole, SETTINGS, [], []), digest="")
     report, _ = verify(model, draft, whole.tokenizers, toy.validation)
     check(report)
@@ -223,29 +238,106 @@ def test_quantising_keeps_every_row_within_half_a_step() -> None:
 
 def test_weights_that_are_tied_are_stored_once() -> None:
     model = random_model(tying="target", target_vocab_size=500)
-    graph = decoder_graph(model, PRECISIONS["fp32"](), 40)
+    graph = decoder_graph(model, Float32(), "float32", 40)
     tables = [item for item in graph.graph.initializer if list(item.dims) == [500, 32]]
     assert len(tables) == 1
 
 
-def test_int8_stores_one_table_for_a_tied_embedding() -> None:
-    sizes = {}
-    for tying in ("none", "target"):
-        model = random_model(tying=tying, target_vocab_size=500)
-        graph = decoder_graph(model, PRECISIONS["int8"](), 40)
-        sizes[tying] = [sorted(item.dims) for item in graph.graph.initializer].count([32, 500])
-    assert sizes == {"none": 2, "target": 1}
+def linear(precision: Precision, layer: nn.Linear, x: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime makes of one layer."""
+    graph = GraphBuilder()
+    graph.input("x", FLOAT, ["R", layer.in_features])
+    precision.linear(graph, "x", [layer], output="y")
+    graph.output("y", FLOAT, ["R", layer.out_features])
+    session = InferenceSession(graph.model("linear").SerializeToString())
+    found: np.ndarray = session.run(["y"], {"x": x})[0]
+    return found
+
+
+def ones(inputs: int = 8, outputs: int = 3) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.ones_(layer.weight)
+    return layer
 
 
 def test_int8_takes_a_row_of_zeros() -> None:
-    graph = GraphBuilder()
-    graph.input("x", FLOAT, ["R", 8])
-    weight, bias = np.ones((3, 8), np.float32), np.array([1, 2, 3], np.float32)
-    PRECISIONS["int8"]().linear(graph, "x", weight, bias, output="y")
-    graph.output("y", FLOAT, ["R", 3])
-    session = InferenceSession(graph.model("linear").SerializeToString())
-    (found,) = session.run(["y"], {"x": np.array([[0] * 8, [1] * 8], np.float32)})
+    layer = ones()
+    bias = layer.bias.detach().numpy()
+    found = linear(Int8Rows(), layer, np.array([[0] * 8, [1] * 8], np.float32))
     np.testing.assert_allclose(found, [bias, bias + 8], rtol=1e-5)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_int8_clips_what_calibration_has_not_seen(signed: bool) -> None:
+    layer = ones()
+    calibration = Calibration(
+        {layer: Range(2.0, signed)}, {}, {}, {layer: np.eye(8, dtype=np.float32)}
+    )
+    rows = np.array([[-9.0] * 8, [0.0] * 8, [2.0] * 8, [9.0] * 8], np.float32)
+    lowest = -2.0 * 128 / 127 * 8 if signed else 0.0
+    bias = layer.bias.detach().numpy()
+    expected = np.array([lowest, 0.0, 16.0, 16.0])[:, None] + bias
+    np.testing.assert_allclose(linear(Int8(calibration), layer, rows), expected, rtol=1e-5)
+
+
+def test_calibration_sees_the_ranges_of_the_network() -> None:
+    model = random_model()
+    calibration = calibrate(model, SOURCES, 40)
+    feed_forward = model.encoder[0].feed_forward
+    assert isinstance(feed_forward, FeedForward)
+    assert calibration.inputs[feed_forward.inner].signed
+    assert not calibration.inputs[feed_forward.outer].signed  # behind a ReLU
+    assert all(seen.high > 0 for seen in calibration.inputs.values())
+    cross = model.decoder[1].cross
+    assert isinstance(cross, MultiHeadAttention)
+    source = torch.tensor([[*SOURCES[0], 2]])
+    keys = cross.key(model.encode(source, padding_mask(source, 0))).abs().amax(dim=(0, 1))
+    assert (torch.from_numpy(calibration.wrote[cross.key]) >= keys.detach() - 1e-6).all()
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_folded_network_computes_the_same(norm: str) -> None:
+    model = random_model(norm=norm, tying="target")
+    before = calibrate(model, SOURCES, 40)
+    copied = folded(model, before, balance=True, cache_steps=True)
+    for source in SOURCES:
+        ids = torch.tensor([[*source, 2]])
+        target = torch.tensor([[1, *source[:5]]])
+        mask = padding_mask(ids, 0)
+        torch.testing.assert_close(
+            copied(ids, target, mask), model(ids, target, mask), atol=1e-3, rtol=1e-4
+        )
+    seen = calibrate(copied, SOURCES, 40)
+    cross = copied.decoder[0].cross
+    assert isinstance(cross, MultiHeadAttention)
+    # Every channel fills its 127 steps, but for the margin.
+    np.testing.assert_allclose(seen.wrote[cross.value], 127 / 1.1, rtol=1e-3)
+    inner = copied.encoder[0].feed_forward
+    assert isinstance(inner, FeedForward)
+    sizes = [one.read[layer] for one, layer in ((seen, inner.outer), (before, twin(model)))]
+    spread, was = (size.max() / np.median(size) for size in sizes)
+    assert spread < was
+
+
+def twin(model: Transformer) -> nn.Linear:
+    part = model.encoder[0].feed_forward
+    assert isinstance(part, FeedForward)
+    return part.outer
+
+
+def test_rounding_looks_at_what_the_weights_are_multiplied_by() -> None:
+    generator = np.random.default_rng(0)
+    weight = generator.normal(size=(16, 32)).astype(np.float32)
+    mixing = generator.normal(size=(32, 6)) @ generator.normal(size=(6, 32))
+    inputs = (generator.normal(size=(500, 32)) @ mixing).astype(np.float32)
+    exact = inputs @ weight.T
+
+    def error(values: np.ndarray, scales: np.ndarray) -> float:
+        return float(np.square(inputs @ (values * scales[:, None]).T - exact).mean())
+
+    assert error(
+        *rounded(weight, (inputs.T @ inputs / np.float32(500)).astype(np.float32))
+    ) < 0.5 * error(*quantise(weight))
 
 
 @hypothesis_settings(max_examples=15, deadline=None)
@@ -279,6 +371,7 @@ def random_sources(seed: int, rows: int) -> list[list[int]]:
 
 def test_the_graphs_use_no_control_flow() -> None:
     model = random_model()
-    for graph in (encoder_graph(model, PRECISIONS["int8"](), 24),
-                  decoder_graph(model, PRECISIONS["int8"](), 40)):  # fmt: skip
+    precision = precision_of("int8", calibrate(model, SOURCES, 40))
+    for graph in (encoder_graph(model, precision, "float32", 24),
+                  decoder_graph(model, precision, "float32", 40)):  # fmt: skip
         assert not {"If", "Loop", "Scan"} & {node.op_type for node in graph.graph.node}

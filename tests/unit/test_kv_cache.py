@@ -23,25 +23,41 @@ def test_the_memory_is_known_before_the_first_request() -> None:
     assert SHAPE.nbytes == 2 * 2 * 4 * 2 * 3 * (6 + 5) * 4
 
 
+def take(pool: KVCachePool, length: int, token: int) -> int:
+    slot = pool.allocate()
+    pool.start(slot, length, token)
+    return slot
+
+
 def test_slots_in_use_are_always_a_prefix() -> None:
     pool = KVCachePool(SHAPE)
-    assert [pool.allocate(3, 1) for _ in range(4)] == [0, 1, 2, 3]
+    assert [take(pool, 3, 1) for _ in range(4)] == [0, 1, 2, 3]
     assert pool.free == 0
-    assert pool.release(1) == 3
-    assert pool.release(2) is None
-    assert pool.used == 2
+    pool.release()
+    assert pool.used == 3
 
 
 def test_a_full_pool_and_a_slot_not_in_use_are_our_own_mistakes() -> None:
     pool = KVCachePool(SHAPE)
     with pytest.raises(AssertionError):
-        pool.release(0)
+        pool.release()
     with pytest.raises(AssertionError):
-        pool.allocate(6, 1)
-    for _ in range(4):
-        pool.allocate(1, 1)
+        take(pool, 6, 1)
     with pytest.raises(AssertionError):
-        pool.allocate(1, 1)
+        pool.move(0, 1)
+    for _ in range(3):
+        take(pool, 1, 1)
+    with pytest.raises(AssertionError):
+        take(pool, 1, 1)
+
+
+def test_target_caches_change_places_all_at_once() -> None:
+    pool = KVCachePool(SHAPE)
+    for mark in range(4):
+        fill(pool, take(pool, 2, 1), mark, written=3)
+    pool.copy_target([1, 0, 2], [0, 1, 3])
+    assert pool.self_kv[0, :, 0, 0, 0].tolist() == [1, 0, 2, 2]
+    assert pool.cross_kv[0, :, 0, 0, 0].tolist() == [0, 1, 2, 3]
 
 
 @settings(deadline=None)
@@ -54,14 +70,13 @@ def test_no_tenant_ever_loses_or_sees_anothers_keys(
     for leaves, choice, length in actions:
         if leaves and tenants:
             slot = choice % len(tenants)
-            moved = pool.release(slot)
-            last = tenants.pop()
-            if moved is not None:
-                assert moved == len(tenants)
-                tenants[slot] = last
+            pool.move(len(tenants) - 1, slot)
+            pool.release()
+            tenants[slot] = tenants[-1]
+            tenants.pop()
         elif pool.free:
             mark += 1.0
-            slot = pool.allocate(length, int(mark))
+            slot = take(pool, length, int(mark))
             fill(pool, slot, mark, written=length)
             tenants.append((mark, length))
         pool.check_integrity()
@@ -75,7 +90,7 @@ def test_no_tenant_ever_loses_or_sees_anothers_keys(
 
 def test_reset_takes_every_slot_back() -> None:
     pool = KVCachePool(SHAPE)
-    pool.allocate(2, 1)
+    take(pool, 2, 1)
     pool.reset()
     assert pool.free == SHAPE.slots
     assert pool.self_kv.dtype == np.float32

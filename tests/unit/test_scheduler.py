@@ -143,7 +143,7 @@ def test_failure_ends_everyone_and_leaves_a_clean_pool() -> None:
 
 ACTIONS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), st.integers(2, 30), st.integers(1, 30)),
+        st.tuples(st.sampled_from(["add", "add bulk"]), st.integers(2, 30), st.integers(1, 30)),
         st.tuples(st.just("step"), st.integers(1, 5), st.just(0)),
         st.tuples(st.just("cancel"), st.integers(0, 100), st.just(0)),
     ),
@@ -152,16 +152,17 @@ ACTIONS = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(ACTIONS, st.integers(1, 6), st.integers(8, 80), st.integers(1, 10))
+@given(ACTIONS, st.integers(1, 6), st.integers(8, 80), st.integers(1, 10), st.integers(1, 4))
 def test_under_any_arrivals_and_cancellations_everyone_ends_once_and_rightly(
-    actions: list[tuple[str, int, int]], slots: int, budget: int, window: int
+    actions: list[tuple[str, int, int]], slots: int, budget: int, window: int, few: int
 ) -> None:
-    engine, runner = make_engine(slots=slots, budget=budget, window=window)
+    engine, runner = make_engine(slots=slots, budget=budget, window=window, min_encode_rows=few)
     everyone: list[Sequence] = []
     finished: list[Sequence] = []
     for action, value, limit in actions:
-        if action == "add":
-            everyone.append(make_sequence(value, max_tokens=limit))
+        if action.startswith("add"):
+            bulk = action == "add bulk"
+            everyone.append(make_sequence(value, max_tokens=limit, bulk=bulk))
             engine.add(everyone[-1])
         elif action == "cancel" and everyone:
             everyone[value % len(everyone)].cancelled = True
@@ -182,3 +183,37 @@ def test_under_any_arrivals_and_cancellations_everyone_ends_once_and_rightly(
             assert len(output) == sequence.max_tokens
         else:
             assert sequence.cancelled
+
+
+def test_bulk_work_is_paused_where_it_is_while_interactive_work_runs() -> None:
+    engine, runner = make_engine(slots=6)
+    bulk = [make_sequence(38, bulk=True) for _ in range(5)]
+    for sequence in bulk:
+        engine.add(sequence)
+    for _ in range(5):  # the encoder takes one of these a step
+        engine.step()
+    urgent = make_sequence(20)
+    engine.add(urgent)
+    before = [sequence.steps for sequence in bulk]
+    for _ in range(20):
+        engine.step()
+        engine.scheduler.check_integrity()
+    assert urgent.finish_reason is FinishReason.EOS
+    assert runner.decoded.count(1) >= 17
+    # It goes on in every tenth step, and starves no more than that.
+    assert [sequence.steps - was for sequence, was in zip(bulk, before, strict=True)] == [2] * 5
+    run_to_end(engine)
+    for sequence in bulk:
+        assert [*sequence.target_ids, EOS] == sequence.source_ids.tolist()
+
+
+def test_the_encoder_waits_for_company_but_not_alone() -> None:
+    engine, runner = make_engine(slots=4, min_encode_rows=3)
+    for length in (6, 9, 12, 15):
+        engine.add(make_sequence(length))
+    engine.step()
+    late = [make_sequence(4) for _ in range(5)]
+    for sequence in late:
+        engine.add(sequence)
+    run_to_end(engine)
+    assert list(map(len, runner.encoded)) == [4, 3, 2]

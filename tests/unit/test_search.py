@@ -8,45 +8,59 @@ from fakes import EOS, make_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.engine.kv_cache import CacheShape, KVCachePool
+from server.engine.logits import BLOCK, Logits
 from server.engine.request import DecodingParameters, Sequence
-from server.engine.search import Search, log_sum_exp
+from server.engine.search import Search
 
 NEVER = {0, 1, 3}
 SAMPLE = DecodingParameters(strategy="sample", seed=(7,))
 
 
+def pool() -> KVCachePool:
+    shape = CacheShape(
+        layers=1, slots=8, heads=1, head_size=1, target_positions=40, source_positions=40
+    )
+    return KVCachePool(shape)
+
+
 def search() -> Search:
-    return Search(eos_id=EOS, never=NEVER)
+    return Search(pool(), eos_id=EOS, never=NEVER)
 
 
 def row(**parameters: object) -> Sequence:
     return make_sequence(5, parameters=DecodingParameters(**parameters))  # type: ignore[arg-type]
 
 
-def logits(*rows: list[float]) -> np.ndarray:
-    return np.array(rows, np.float32)
+def logits(*rows: list[float]) -> Logits:
+    return Logits.of(np.array(rows, np.float32))
+
+
+def copied(values: Logits) -> Logits:
+    return Logits(values.values.copy(), values._maxima.copy())
 
 
 def test_greedy_takes_the_likeliest_token_that_a_text_may_have() -> None:
-    chosen = search().choose(logits([9, 9, 1, 9, 2, 3]), [row()])
-    assert chosen[0].token == 5
-    assert chosen[0].log_prob is None
+    owner = row()
+    assert search().choose(logits([9, 9, 1, 9, 2, 3]), [owner]) == [5]
+    assert owner.token_log_probs == []
 
 
 def test_log_probabilities_are_the_models_own_before_any_filter() -> None:
     values = logits([2.0, 0.0, 1.0, -1.0, 0.5, 0.25])
-    expected = values[0, 2] - np.log(np.exp(values[0].astype(np.float64)).sum())
-    choice = search().choose(values.copy(), [row(log_probs=True)])[0]
-    assert choice.token == EOS
-    assert choice.log_prob == pytest.approx(expected, abs=1e-6)
+    row_values = values.values[0].astype(np.float64)
+    expected = row_values[2] - np.log(np.exp(row_values).sum())
+    owner = row(log_probs=True)
+    assert search().choose(copied(values), [owner]) == [EOS]
+    assert owner.token_log_probs == pytest.approx([expected], abs=1e-6)
 
 
 def test_the_end_may_not_come_before_min_tokens() -> None:
     sequence = row(min_tokens=2)
     values = logits([0, 0, 9, 0, 1, 2])
-    assert search().choose(values.copy(), [sequence])[0].token == 5
+    assert search().choose(copied(values), [sequence])[0] == 5
     sequence.steps = 2
-    assert search().choose(values.copy(), [sequence])[0].token == EOS
+    assert search().choose(copied(values), [sequence])[0] == EOS
 
 
 def test_a_forced_prefix_comes_out_first_whatever_the_strategy() -> None:
@@ -55,18 +69,17 @@ def test_a_forced_prefix_comes_out_first_whatever_the_strategy() -> None:
             5, parameters=dataclasses.replace(base, prefix_ids=(4, 5), log_probs=True)
         )
         values = logits([0, 0, 9, 0, 1, -3])
-        first = search().choose(values.copy(), [sequence])[0]
+        first = search().choose(copied(values), [sequence])[0]
         sequence.steps = 1
-        second = search().choose(values.copy(), [sequence])[0]
-        assert (first.token, second.token) == (4, 5)
-        assert second.log_prob is not None
-        assert second.log_prob < first.log_prob  # type: ignore[operator]
+        second = search().choose(copied(values), [sequence])[0]
+        assert (first, second) == (4, 5)
+        assert sequence.token_log_probs[1] < sequence.token_log_probs[0]
 
 
 def test_rows_of_every_kind_share_a_batch() -> None:
-    values = np.tile(logits([0, 0, 1, 0, 2, 9, 3]), (4, 1))
+    values = logits(*[[0.0, 0, 1, 0, 2, 9, 3]] * 4)
     rows = [row(), row(prefix_ids=(6,)), row(strategy="sample", top_k=1), row(log_probs=True)]
-    assert [choice.token for choice in search().choose(values, rows)] == [5, 6, 5, 5]
+    assert search().choose(values, rows) == [5, 6, 5, 5]
 
 
 def test_the_same_seed_draws_the_same_alone_and_in_a_crowd() -> None:
@@ -80,8 +93,8 @@ def test_the_same_seed_draws_the_same_alone_and_in_a_crowd() -> None:
         drawn = []
         for step in steps:
             rows = [*others, mine] if crowd else [mine]
-            values = step.copy() if crowd else step[2:].copy()
-            drawn.append(chooser.choose(values, rows)[-1].token)
+            values = Logits.of(step if crowd else step[2:])
+            drawn.append(chooser.choose(values, rows)[-1])
         return drawn
 
     assert run(crowd=True) == run(crowd=False)
@@ -100,19 +113,65 @@ def test_a_draw_is_always_inside_top_k_and_top_p(
     cumulative = (weights / weights.sum()).cumsum()
     kept = order[: int(np.argmax(cumulative >= top_p - 1e-9)) + 1]
     sequence = row(strategy="sample", top_k=top_k, top_p=top_p, temperature=temperature)
-    assert search().choose(values, [sequence])[0].token in kept
+    assert search().choose(Logits.of(values), [sequence])[0] in kept
 
 
 def test_draws_follow_the_distribution() -> None:
     probabilities = np.array([0, 0, 0.5, 0, 0.3, 0.2])
     with np.errstate(divide="ignore"):
-        values = np.log(probabilities).astype(np.float32)[None]
+        values = Logits.of(np.log(probabilities).astype(np.float32)[None])
     chooser, sequence = search(), make_sequence(5, parameters=SAMPLE)
-    drawn = [chooser.choose(values.copy(), [sequence])[0].token for _ in range(4000)]
+    drawn = [chooser.choose(copied(values), [sequence])[0] for _ in range(4000)]
     share = np.bincount(drawn, minlength=6) / len(drawn)
     assert np.abs(share - probabilities).max() < 0.03
 
 
 def test_log_sum_exp_does_not_overflow() -> None:
-    assert log_sum_exp(logits([1000.0, 1000.0]))[0] == pytest.approx(1000 + np.log(2))
-    assert log_sum_exp(np.zeros((0, 4), np.float32)).shape == (0,)
+    values = logits([1000.0, 1000.0], [0.0, -1e9])
+    assert values.log_sum_exp([0, 1]).tolist() == pytest.approx([1000 + np.log(2), 0.0])
+    assert values.log_sum_exp([1]).tolist() == [0.0]
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 4), st.integers(1, 5 * BLOCK), st.integers(1, 40), st.integers(0, 10**6),
+    st.booleans(),
+)  # fmt: skip
+def test_blocks_find_what_a_sort_finds(
+    rows: int, vocabulary: int, count: int, seed: int, filtered: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    plain = random.integers(0, 30, (rows, vocabulary)).astype(np.float32)  # with many ties
+    found = Logits.of(plain)
+    if filtered:
+        forbidden = random.choice(vocabulary, min(3, vocabulary - 1), replace=False).tolist()
+        plain[:, forbidden] = -np.inf
+        found.forbid(forbidden)
+        plain[0, : vocabulary // 2] -= 7
+        found.values[0, : vocabulary // 2] -= 7
+        found.changed(0)
+    assert found.argmax().tolist() == plain.argmax(axis=1).tolist()
+    chosen = list(range(rows))[::-1]
+    at, tokens, values = found.largest(chosen, count)
+    for place, row in enumerate(chosen):
+        finite = plain[row][np.isfinite(plain[row])]
+        mine = sorted(values[at == place].tolist(), reverse=True)
+        assert mine[:count] == sorted(finite.tolist(), reverse=True)[:count]
+        assert (plain[row, tokens[at == place]] == values[at == place]).all()
+
+
+def test_no_ngram_comes_twice() -> None:
+    sequence = row(no_repeat_ngram=3)
+    sequence.target_ids = [4, 5, 6, 7, 4, 5]
+    values = logits([0, 0, 0, 0, 1, 2, 9, 3])
+    assert search().choose(values, [sequence]) == [7]
+
+
+def test_a_repetition_penalty_weakens_what_came_before() -> None:
+    sequence = row(repetition_penalty=2.0, log_probs=True)
+    sequence.target_ids = [5, 6]
+    values = logits([0, 0, -1, 0, 2.5, 4, -9, -3])
+    raw = float(values.log_sum_exp([0])[0])
+    assert search().choose(values, [sequence]) == [4]  # 4 halved is less than 2.5
+    assert values.values[0, 6] == -18
+    assert sequence.token_log_probs == pytest.approx([2.5 - raw])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pydantic
 import pytest
@@ -49,6 +50,44 @@ def test_settings_are_frozen_and_every_one_is_described() -> None:
         settings.slots = 3  # type: ignore[misc]
     for name, field in Settings.model_fields.items():
         assert field.description, name
+
+
+def paths(*names: str) -> tuple[Path, ...]:
+    return tuple(Path(name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "expected"),
+    [
+        ([], None, paths("bundles/en-zh-TW")),
+        (["--bundle", "a"], None, paths("a")),
+        (["--bundle", "a b", "--bundle", "c"], None, paths("a b", "c")),
+        (["--bundle", "a,c"], None, paths("a", "c")),
+        ([], "a", paths("a")),
+        ([], "a,/b/c", paths("a", "/b/c")),
+        (["--bundle", "a"], "b,c", paths("a")),
+    ],
+)
+def test_one_bundle_or_many_by_flag_or_environment(
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    environment: str | None,
+    expected: tuple[Path, ...],
+) -> None:
+    if environment is not None:
+        monkeypatch.setenv("DRAGOMAN_BUNDLE", environment)
+    assert read_settings(flags).bundle == expected
+
+
+def test_no_bundle_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGOMAN_BUNDLE", "")
+    with pytest.raises(SettingsFault, match="bundle"):
+        read_settings([])
+
+
+def test_nobody_may_change_models_unless_the_operator_says_so() -> None:
+    assert not read_settings([]).model_admin
+    assert read_settings(["--model-admin"]).model_admin
 
 
 def test_every_cap_has_a_finite_default() -> None:

@@ -88,8 +88,9 @@ def test_two_half_batches_make_the_step_of_a_whole_one(tmp_path: Path, toy: Trai
     whole._next_batch = lambda: batch  # type: ignore[method-assign]
     halves._next_batch = lambda: parts.pop(0)  # type: ignore[method-assign]
     assert whole.train_step() == pytest.approx(halves.train_step(), rel=1e-5)
+    # Not the weights: Adam's first step is the gradient's sign, noise where that is near zero.
     for one, other in zip(whole.model.parameters(), halves.model.parameters(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-3)
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-3)
 
 
 def test_bf16_on_a_cpu_learns(tmp_path: Path, toy: TrainingData) -> None:

@@ -1,0 +1,1 @@
+"""Other engines on the same weights. The only part of ``loadtest`` that needs torch."""

@@ -1,0 +1,46 @@
+"""Where figures come from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+_PACKAGES = ("ctranslate2", "numpy", "onnxruntime", "torch")
+
+
+def describe() -> dict[str, object]:
+    """Command, date, commit, processor and versions."""
+    arguments = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return {
+        "command": " ".join(["python", "-m", *sys.orig_argv[2:]])
+        if sys.orig_argv[1:2] == ["-m"]
+        else " ".join(arguments),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    found = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,189 @@
+"""A model that runs: its bundle, its engines on their threads, the pipeline in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from server.bundle import Bundle
+from server.engine.async_engine import AsyncEngine
+from server.engine.engine import Engine
+from server.engine.kv_cache import KVCachePool
+from server.engine.model_runner import OrtModelRunner, Sessions, cache_shape, load_sessions
+from server.engine.scheduler import Policy, Scheduler
+from server.engine.search import Search
+from server.errors import BundleError, DragomanError
+from server.metrics import Metrics
+from server.settings import Settings
+from server.text.pipeline import TranslationPipeline
+from server.text.request import TranslationRequest
+from server.text.sentence_cache import SentenceCache
+from server.text.single_flight import SingleFlight
+
+logger = logging.getLogger(__name__)
+
+
+class LiveModel:
+    """One version of a model, from its memory being reserved to its threads having ended."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: Settings,
+        metrics: Metrics,
+        cache: SentenceCache,
+        on_unhealthy: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Read the weights and reserve the cache; takes a while, and any thread may do it.
+
+        Args:
+            bundle: what to run.
+            settings: engines, slots and limits.
+            metrics: where its load is shown until :meth:`drain` has ended.
+            cache: keeps its translations; :meth:`drain` takes them out.
+            on_unhealthy: called, in the event loop, after two steps in a row have failed.
+
+        Raises:
+            BundleError: ONNX Runtime or SentencePiece cannot load a file.
+        """
+        self.bundle = bundle
+        self.healthy = True
+        self.engine = build_engine(bundle, settings, metrics, on_unhealthy)
+        self._cache = cache
+        self.pipeline = TranslationPipeline(
+            bundle,
+            SingleFlight(self.engine, cache, metrics, digest=bundle.digest)
+            if cache.enabled
+            else self.engine,
+            settings.slots,
+            metrics=metrics,
+            guard=settings.degeneration_guard,
+            interactive_sentences=settings.interactive_sentences,
+        )
+        self._metrics = metrics
+
+    @property
+    def name(self) -> str:
+        """The name that callers know it by."""
+        return self.bundle.manifest.name
+
+    def start(self) -> None:
+        """Start the engines' threads; call it in the event loop."""
+        self._metrics.models.add(self.name, self.engine.load)
+        self.engine.start()
+
+    async def retire(self, grace_seconds: float) -> None:
+        """Let everybody finish who was let in, then stop; nobody may be let in any more."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.pipeline.settled(), grace_seconds)
+        await self.drain(grace_seconds)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse what is new, let what runs finish, end the rest; the threads have ended."""
+        await self.engine.drain(grace_seconds)
+        self._cache.forget(self.bundle.digest)
+        self._metrics.models.remove(self.engine.load)
+
+
+def build_engine(
+    bundle: Bundle,
+    settings: Settings,
+    metrics: Metrics,
+    on_unhealthy: Callable[[], object] = lambda: None,
+) -> AsyncEngine:
+    """The engines of a bundle: shared sessions, a cache pool and a thread each.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load its graphs.
+    """
+    engines = engines_of(bundle, settings, metrics)
+    logger.info(
+        "%s: %d engines of %d slots, %.1f MB of keys and values",
+        bundle.manifest.name,
+        len(engines),
+        settings.slots,
+        sum(engine.scheduler.pool.shape.nbytes for engine in engines) / 1e6,
+    )
+    return AsyncEngine(
+        engines,
+        metrics,
+        max_waiting=settings.max_queue_sentences,
+        on_unhealthy=on_unhealthy,
+    )
+
+
+def engines_of(bundle: Bundle, settings: Settings, metrics: Metrics) -> list[Engine]:
+    """The engines of a bundle, no threads yet; weights are shared.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load its graphs.
+    """
+    sessions = load_sessions(bundle, settings.engine_threads)
+    count = settings.engines or max(1, available_cores() // settings.engine_threads)
+    return [
+        _one_engine(f"{bundle.manifest.name}-{number}", bundle, sessions, settings, metrics)
+        for number in range(count)
+    ]
+
+
+def _one_engine(
+    name: str, bundle: Bundle, sessions: Sessions, settings: Settings, metrics: Metrics
+) -> Engine:
+    tokens = bundle.manifest.tokens
+    pool = KVCachePool(cache_shape(bundle.manifest, settings.slots))
+    policy = Policy(
+        max_encode_tokens=settings.max_encode_tokens,
+        window=settings.window,
+        min_encode_rows=max(1, settings.slots // 4),
+    )
+    scheduler = Scheduler(pool, policy, bos_id=tokens.bos, eos_id=tokens.eos)
+    search = Search(pool, eos_id=tokens.eos, never={tokens.pad, tokens.bos, tokens.unk})
+    return Engine(name, scheduler, OrtModelRunner(bundle, sessions, pool), search, metrics)
+
+
+def available_cores() -> int:
+    """Cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+async def check_goldens(pipeline: TranslationPipeline, settings: Settings) -> None:
+    """Warm up by translating the bundle's golden sentences, and compare.
+
+    Raises:
+        BundleError: one could not be translated, or came out differently and ``golden_check``
+            is strict.
+    """
+    if settings.golden_check == "off":
+        return
+    goldens = pipeline.bundle.manifest.goldens
+    request = TranslationRequest(
+        texts=[golden.source for golden in goldens],
+        field_names=[f"goldens[{index}]" for index in range(len(goldens))],
+        arrived=time.monotonic(),
+        bypass_cache=True,
+    )
+    try:
+        results = await pipeline.translate(request)
+    except DragomanError as error:
+        msg = f"{pipeline.bundle.folder}: its golden sentences cannot be translated: {error}"
+        raise BundleError(msg) from error
+    wrong = [
+        index
+        for index, (golden, result) in enumerate(zip(goldens, results, strict=True))
+        if golden.target != result.text
+    ]
+    if not wrong:
+        name = pipeline.bundle.manifest.name
+        logger.info("%s: %d golden sentences came out as exported", name, len(goldens))
+        return
+    msg = (
+        f"{pipeline.bundle.folder}: {len(wrong)} of {len(goldens)} golden sentences came out "
+        f"differently than where the bundle was exported (goldens {wrong})"
+    )
+    if settings.golden_check == "strict":
+        raise BundleError(msg)
+    logger.warning("%s", msg)

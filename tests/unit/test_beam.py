@@ -1,0 +1,176 @@
+"""The engine's beam search against a search of a dozen lines, over a made-up network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import BOS, EOS, VOCABULARY, make_engine, make_sequence
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.engine.engine import Engine
+from server.engine.kv_cache import KVCachePool
+from server.engine.logits import Logits
+from server.engine.request import DecodingParameters, FinishReason, FloatArray, Hypothesis, Sequence
+
+NEVER = (0, 1, 3)
+
+
+def next_logits(source: int, history: tuple[int, ...]) -> FloatArray:
+    """Any function of source and history does, as long as every row has its own."""
+    seed = hash((source, history)) % 2**32
+    return np.random.default_rng(seed).normal(scale=2.0, size=VOCABULARY).astype(np.float32)
+
+
+class TreeRunner:
+    """Reads what a row has written back from its cache: a beam that is moved wrongly shows."""
+
+    def __init__(self, pool: KVCachePool) -> None:
+        self.pool = pool
+
+    def encode(self, sequences: list[Sequence]) -> None:
+        for sequence in sequences:
+            for slot in sequence.slots:
+                self.pool.cross_kv[0, slot, 0, 0, 0] = sequence.source_ids[0]
+
+    def decode(self, rows: int) -> Logits:
+        logits = np.empty((rows, VOCABULARY), np.float32)
+        for row in range(rows):
+            position = self.pool.positions[row]
+            self.pool.self_kv[0, row, 0, position, 0] = self.pool.tokens[row]
+            history = self.pool.self_kv[0, row, 0, : position + 1, 0]
+            assert history[0] == BOS
+            source = int(self.pool.cross_kv[0, row, 0, 0, 0])
+            logits[row] = next_logits(source, tuple(history[1:].astype(int).tolist()))
+        return Logits.of(logits)
+
+    def attention(self, row: int) -> FloatArray:
+        weights = np.zeros(self.pool.source_lengths[row], np.float32)
+        weights[0] = self.pool.positions[row]
+        return weights
+
+
+def engine(slots: int = 12) -> Engine:
+    made, _ = make_engine(slots=slots)
+    made._runner = TreeRunner(made.scheduler.pool)
+    return made
+
+
+def branching(source: int, beams: int, max_tokens: int, **more: object) -> Sequence:
+    parameters = DecodingParameters(strategy="beam", beams=beams, **more)  # type: ignore[arg-type]
+    sequence = make_sequence(3, max_tokens=max_tokens, parameters=parameters)
+    sequence.source_ids[0] = source
+    return sequence
+
+
+def reference(source: int, beams: int, limit: int, alpha: float) -> list[tuple[list[int], float]]:
+    """As model/decoding.py says it."""
+    live: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    ended: list[tuple[list[int], float]] = []
+    for step in range(1, limit + 1):
+        found = []
+        for ids, total in live:
+            logits = next_logits(source, ids).astype(np.float64)
+            log_probs = logits - np.log(np.exp(logits).sum())
+            log_probs[list(NEVER)] = -np.inf
+            found += [(total + log_probs[token], ids, token) for token in range(VOCABULARY)]
+        found.sort(key=lambda one: -one[0])
+        live = []
+        for rank, (total, ids, token) in enumerate(found[: 2 * beams]):
+            if token == EOS or step == limit:
+                if rank < beams:
+                    whole = list(ids) if token == EOS else [*ids, token]
+                    ended.append((whole, total / ((5 + step) / 6) ** alpha))
+            elif len(live) < beams:
+                live.append(((*ids, token), total))
+        if len(ended) >= beams or not live:
+            break
+    return sorted(ended, key=lambda one: -one[1])[:beams]
+
+
+def run(engine: Engine, sequences: list[Sequence]) -> None:
+    for sequence in sequences:
+        engine.add(sequence)
+    while engine.has_unfinished:
+        engine.step()
+        engine.scheduler.check_integrity()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(4, 40), st.integers(1, 5), st.integers(1, 9)), min_size=1, max_size=7
+    ),
+    st.sampled_from([0.0, 0.6, 1.0]),
+    st.integers(5, 14),
+)
+def test_beams_of_any_size_side_by_side_find_what_the_plain_search_finds(
+    asked: list[tuple[int, int, int]], alpha: float, slots: int
+) -> None:
+    made = engine(slots)
+    beams = [branching(*one, length_penalty=alpha) for one in asked]
+    others = [make_sequence(4, max_tokens=6) for _ in range(3)]  # greedy ones among them
+    run(made, [*beams, *others])
+    for one, sequence in zip(asked, beams, strict=True):
+        expected = reference(*one, alpha)
+        assert [found.ids for found in sequence.hypotheses] == [ids for ids, _ in expected]
+        assert [found.score for found in sequence.hypotheses] == pytest.approx(
+            [score for _, score in expected], abs=1e-4
+        )
+        assert sequence.target_ids == expected[0][0]
+    assert made.scheduler.pool.used == 0
+    assert not made._search.beams
+
+
+def test_a_beam_of_one_is_greedy() -> None:
+    made = engine()
+    beam, plain = branching(9, 1, 12), make_sequence(3, max_tokens=12)
+    plain.source_ids[0] = 9
+    run(made, [beam, plain])
+    assert beam.target_ids == plain.target_ids
+
+
+def test_each_hypothesis_keeps_its_log_probabilities_and_its_attention() -> None:
+    sequence = branching(7, 3, 8, log_probs=True, attention=True)
+    run(engine(), [sequence])
+    for found in sequence.hypotheses:
+        steps = len(found.ids) + (found.finish_reason is FinishReason.EOS)
+        assert len(found.token_log_probs) == len(found.attention) == steps
+        assert sum(found.token_log_probs) == pytest.approx(found.log_prob, abs=1e-4)
+        assert [int(row[0]) for row in found.attention] == list(range(steps))
+
+
+def test_filters_hold_for_every_hypothesis() -> None:
+    sequence = branching(5, 4, 30, no_repeat_ngram=1, min_tokens=6, prefix_ids=(9, 8))
+    run(engine(), [sequence])
+    for found in sequence.hypotheses:
+        assert found.ids[:2] == [9, 8]
+        assert len(set(found.ids)) == len(found.ids)
+        assert len(found.ids) >= 6
+
+
+def test_a_caller_who_leaves_frees_every_row_of_a_beam() -> None:
+    made = engine(slots=6)
+    leaving, staying = branching(5, 4, 30, min_tokens=20), branching(6, 2, 9)
+    for sequence in (leaving, staying):
+        made.add(sequence)
+    made.step()
+    made.step()
+    assert made.scheduler.pool.used == 6
+    leaving.cancelled = True
+    made.step()
+    made.scheduler.check_integrity()
+    assert leaving.finish_reason is FinishReason.CANCELLED
+    assert made.scheduler.pool.used == 2
+    run(made, [])
+    assert [found.ids for found in staying.hypotheses] == [
+        ids for ids, _ in reference(6, 2, 9, 1.0)
+    ]
+
+
+def test_hypotheses_are_plain_values() -> None:
+    sequence = branching(5, 2, 4)
+    run(engine(), [sequence])
+    assert all(isinstance(found, Hypothesis) for found in sequence.hypotheses)
+    scores = [found.score for found in sequence.hypotheses]
+    assert scores == sorted(scores, reverse=True)

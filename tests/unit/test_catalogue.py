@@ -1,0 +1,62 @@
+"""Which model serves which request, while models come and go."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from bundle_copies import SHIPPED
+from fakes import make_engine
+
+from server.bundle import open_bundle
+from server.engine.async_engine import AsyncEngine
+from server.errors import NotReady, UnknownModel
+from server.metrics import Metrics
+from server.text.catalogue import Catalogue
+from server.text.pipeline import TranslationPipeline
+
+
+def pipeline(name: str, source: str, target: str) -> TranslationPipeline:
+    shipped = open_bundle(SHIPPED)
+    languages = {"name": name, "source_language": source, "target_language": target}
+    manifest = shipped.manifest.model_copy(update=languages)
+    engine = AsyncEngine([make_engine()[0]], Metrics(), max_waiting=1)
+    return TranslationPipeline(dataclasses.replace(shipped, manifest=manifest), engine, 4)
+
+
+def test_a_server_without_models_is_not_ready_which_may_be_tried_again() -> None:
+    catalogue = Catalogue()
+    with pytest.raises(NotReady) as caught:
+        catalogue.find("en", "zh-TW", "")
+    assert caught.value.retry_after_seconds > 0
+    with pytest.raises(NotReady):
+        catalogue.named("x")
+
+
+@pytest.mark.parametrize("asked", ["pt-PT", "pt-BR"])
+@pytest.mark.parametrize("first", ["pt-PT", "pt-BR"])
+def test_the_closest_model_serves_a_pair_in_whatever_order_they_came(
+    asked: str, first: str
+) -> None:
+    second = {"pt-PT": "pt-BR", "pt-BR": "pt-PT"}[first]
+    catalogue = Catalogue([pipeline("a", "en", first), pipeline("b", "en", second)])
+    found = catalogue.find("en-GB", asked, "")
+    assert found.bundle.manifest.target_language == asked
+
+
+def test_of_equals_the_first_serves_and_a_name_decides() -> None:
+    first, second = pipeline("b", "en", "fr"), pipeline("a", "en", "fr")
+    catalogue = Catalogue([first])
+    catalogue.put(second)
+    assert catalogue.find("en", "fr", "") is first
+    assert catalogue.find("en", "fr", "a") is second
+    assert list(catalogue) == [second, first]
+    fresh = pipeline("b", "en", "fr")
+    catalogue.put(fresh)  # a swap does not move the pair to the other model
+    assert catalogue.find("en", "fr", "") is fresh
+    catalogue.remove("b")
+    assert catalogue.find("en", "fr", "") is second
+    with pytest.raises(UnknownModel):
+        catalogue.find("en", "fr", "b")
+    with pytest.raises(UnknownModel):
+        catalogue.find("en", "de", "")
