@@ -6,29 +6,47 @@ by their penalised score; the K likeliest that do not end live on; it is over wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from server.engine.request import FinishReason, FloatArray, Hypothesis, Sequence
 
 
-@dataclass(slots=True)
-class _Live:
-    """A hypothesis that may go on."""
+@dataclass(slots=True, eq=False)
+class Live:
+    """A hypothesis that may go on: its last token, and the hypothesis that it went on from."""
 
     place: int
     """Which of the sequence's slots."""
     log_prob: float = 0.0
-    ids: list[int] = field(default_factory=list)
-    token_log_probs: list[float] = field(default_factory=list)
-    attention: list[FloatArray] = field(default_factory=list)
+    """Sum over its tokens."""
+    token: int = -1
+    token_log_prob: float = 0.0
+    parent: Live | None = None
+    looked: FloatArray | None = None
+    """Where its row has looked in the step after it."""
+
+    @property
+    def line(self) -> list[Live]:
+        """The hypotheses that it grew from, shortest first, without the empty one; itself last."""
+        line: list[Live] = []
+        one: Live | None = self
+        while one is not None and one.parent is not None:
+            line.append(one)
+            one = one.parent
+        return line[::-1]
+
+    @property
+    def ids(self) -> list[int]:
+        """Its tokens."""
+        return [one.token for one in self.line]
 
 
 class Extension(NamedTuple):
     """A token that a live hypothesis may go on with."""
 
-    cost: float
-    """Of the hypothesis and this token: minus their log-probability."""
+    total: float
+    """Log-probability of the hypothesis and this token."""
     parent: int
     """Which of the live."""
     token: int
@@ -40,7 +58,7 @@ class Beam:
 
     def __init__(self, sequence: Sequence, eos_id: int) -> None:
         """Start on the sequence's first slot."""
-        self.live = [_Live(0)]
+        self.live = [Live(0)]
         self._sequence = sequence
         self._eos_id = eos_id
         self._ended: list[Hypothesis] = []
@@ -95,19 +113,21 @@ class Beam:
         """Note where the hypothesis in this slot, if one lives there, has looked this step."""
         for place, hypothesis in zip(self.slots, self.live, strict=True):
             if place == slot:
-                hypothesis.attention.append(weights)
+                hypothesis.looked = weights
 
     def _end(self, extension: Extension) -> None:
         parent = self.live[extension.parent]
-        whole = extension.token == self._eos_id
+        line, whole = parent.line, extension.token == self._eos_id
+        ids = [one.token for one in line]
+        looks = [one.parent.looked for one in line if one.parent] + [parent.looked]
         self._ended.append(
             Hypothesis(
-                ids=list(parent.ids) if whole else [*parent.ids, extension.token],
+                ids=ids if whole else [*ids, extension.token],
                 finish_reason=FinishReason.EOS if whole else FinishReason.LENGTH,
-                log_prob=-extension.cost,
-                score=-extension.cost / self._penalty(),
-                token_log_probs=[*parent.token_log_probs, extension.log_prob],
-                attention=list(parent.attention),
+                log_prob=extension.total,
+                score=extension.total / self._penalty(),
+                token_log_probs=[*(one.token_log_prob for one in line), extension.log_prob],
+                attention=[look for look in looks if look is not None],
             )
         )
 
@@ -121,7 +141,7 @@ class Beam:
         kept = {self.live[extension.parent].place for extension in chosen}
         spare = [place for place in range(len(slots)) if place not in kept]
         moves: list[tuple[int, int]] = []
-        children: list[_Live] = []
+        children: list[Live] = []
         for extension in chosen:
             parent = self.live[extension.parent]
             place = parent.place
@@ -131,13 +151,7 @@ class Beam:
                 place = spare.pop()
                 moves.append((slots[place], slots[parent.place]))
             children.append(
-                _Live(
-                    place,
-                    -extension.cost,
-                    [*parent.ids, extension.token],
-                    [*parent.token_log_probs, extension.log_prob],
-                    list(parent.attention),
-                )
+                Live(place, extension.total, extension.token, extension.log_prob, parent)
             )
         self.live = children
         return moves

@@ -16,6 +16,7 @@ BLOCK = 64
 
 
 _ROWS = 8
+_LEAST = float(np.finfo(np.float32).min)
 
 
 class Logits:
@@ -60,37 +61,60 @@ class Logits:
         tokens: NDArray[np.int64] = best * BLOCK + inside
         return tokens
 
-    def largest(
-        self, rows: list[int], count: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
-        """The ``count`` largest finite logits of each of these rows, and a few more.
+    def best(
+        self, rows: NDArray[np.int64], offsets: NDArray[np.float64], count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """The ``count`` largest of each group of rows, an offset added to all logits of a row.
 
-        Exact: the count-th largest of the maxima is never above the count-th largest value.
+        Exact: the count-th largest of a group's maxima is never above its count-th largest value,
+        so that only the blocks of those maxima are looked into.
+
+        Args:
+            rows: [G, K], the rows of each group; a row whose offset is -inf has no part in it.
+            offsets: [G, K].
+            count: of each group; fewer are found where fewer are finite.
 
         Returns:
-            Index into ``rows``, ascending; token; value; each [number found].
+            Group, place in it, token, value; each [number found], by group and best first, equal
+            ones by place and token.
         """
-        maxima = self._maxima[rows]
-        if maxima.shape[1] > count:
-            place = maxima.shape[1] - count
-            limits = np.partition(maxima, place, axis=1)[:, place]
+        maxima = self._maxima[rows] + offsets[:, :, None]
+        flat = maxima.reshape(len(rows), -1)
+        if flat.shape[1] > count:
+            place = flat.shape[1] - count
+            limits = np.partition(flat, place, axis=1)[:, place]
         else:
-            limits = np.full(len(rows), -np.inf, np.float32)
-        limits = np.maximum(limits, np.finfo(np.float32).min)
-        at, blocks = np.nonzero(maxima >= limits[:, None])
-        values = self._blocks[np.asarray(rows)[at], blocks]
-        which, inside = np.nonzero(values >= limits[at, None])
-        return at[which], blocks[which] * BLOCK + inside, values[which, inside]
+            limits = np.full(len(rows), -np.inf)
+        limits = np.maximum(limits, _LEAST)
+        groups, places, blocks = np.nonzero(maxima >= limits[:, None, None])
+        values = self._blocks[rows[groups, places], blocks] + offsets[groups, places, None]
+        which, inside = np.nonzero(values >= limits[groups, None])
+        groups, places = groups[which], places[which]
+        tokens, scores = blocks[which] * BLOCK + inside, values[which, inside]
+        order = np.lexsort((tokens, places, -scores, groups))
+        starts = np.searchsorted(groups, np.arange(len(rows)))  # nonzero has sorted the groups
+        rank = np.arange(len(order)) - starts[groups]
+        order = order[rank < count]
+        return groups[order], places[order], tokens[order], scores[order]
 
     def log_sum_exp(self, rows: list[int]) -> NDArray[np.float64]:
         """log(sum(exp(row))) of each of these rows, without overflow."""
         highest = self._maxima[rows].max(axis=1)
         sums = np.empty(len(rows), np.float64)
+        room = np.empty((_ROWS, self.values.shape[1]), np.float32)
         for start in range(0, len(rows), _ROWS):  # few enough at once to stay in the cache
             chosen = rows[start : start + _ROWS]
-            values = self.values[chosen]
-            values -= highest[start : start + _ROWS, None]
+            values = room[: len(chosen)]
+            np.subtract(
+                self.values[_together(chosen)], highest[start : start + _ROWS, None], out=values
+            )
             np.exp(values, out=values)
             sums[start : start + _ROWS] = values.sum(axis=1)
         total: NDArray[np.float64] = np.log(sums) + highest
         return total
+
+
+def _together(rows: list[int]) -> list[int] | slice:
+    """Rows side by side as a slice, which copies nothing."""
+    first, last = rows[0], rows[-1]
+    return slice(first, last + 1) if rows == list(range(first, last + 1)) else rows

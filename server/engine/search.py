@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 
 import numpy as np
@@ -140,38 +141,40 @@ class Search:
         branching = {owner.number: owner for owner in owners if owner.parameters.strategy == "beam"}
         if not branching:
             return
-        beams = [self.beams[number] for number in branching]
         moves: list[tuple[int, int]] = []
-        for beam, extensions in zip(beams, _extensions(logits, beams, normalisers), strict=True):
-            moves += beam.advance(extensions)
-            for slot, hypothesis in zip(beam.slots, beam.live, strict=True):
-                tokens[slot] = hypothesis.ids[-1]
+        by_size: dict[int, list[Beam]] = {}
+        for number in branching:
+            beam = self.beams[number]
+            by_size.setdefault(beam.size, []).append(beam)
+        for size, beams in by_size.items():
+            for beam, extensions in zip(
+                beams, _extensions(logits, beams, size, normalisers), strict=True
+            ):
+                moves += beam.advance(extensions)
+                for slot, hypothesis in zip(beam.slots, beam.live, strict=True):
+                    tokens[slot] = hypothesis.token
         if moves:
             self._pool.copy_target([source for _, source in moves], [slot for slot, _ in moves])
 
 
 def _extensions(
-    logits: Logits, beams: list[Beam], normalisers: dict[int, float]
+    logits: Logits, beams: list[Beam], size: int, normalisers: dict[int, float]
 ) -> list[list[Extension]]:
-    """The 2K likeliest extensions of each beam, best first; all beams in one stroke."""
-    rows = [slot for beam in beams for slot in beam.slots]
-    widths = np.array([2 * beam.size for beam in beams])
-    counts = [len(beam.live) for beam in beams]
-    of_beam = np.repeat(np.arange(len(beams)), counts)
-    parents = np.concatenate([np.arange(count) for count in counts])
-    before = np.array([one.log_prob for beam in beams for one in beam.live])
-    at, tokens, values = logits.largest(rows, int(widths.max()))
-    log_probs = values - np.array([normalisers[row] for row in rows])[at]
-    costs = -(before[at] + log_probs)
-    order = np.lexsort((tokens, parents[at], costs, of_beam[at]))
-    starts = np.searchsorted(of_beam[at[order]], np.arange(len(beams) + 1))
-    ends = np.minimum(starts[1:], starts[:-1] + widths)
-    found = []
-    for start, end in zip(starts[:-1].tolist(), ends.tolist(), strict=True):
-        best = order[start:end]
-        columns = costs[best], parents[at[best]], tokens[best], log_probs[best]
-        found.append(list(map(Extension, *(column.tolist() for column in columns))))
-    return found
+    """The 2K likeliest extensions of each of the beams of one size K; all in one stroke."""
+    rows = np.zeros((len(beams), size), np.int64)
+    before = np.full((len(beams), size), -np.inf)
+    sums = np.zeros((len(beams), size))
+    for number, beam in enumerate(beams):
+        slots = beam.slots
+        rows[number, : len(slots)] = slots
+        before[number, : len(slots)] = [hypothesis.log_prob for hypothesis in beam.live]
+        sums[number, : len(slots)] = [normalisers[slot] for slot in slots]
+    groups, parents, tokens, totals = logits.best(rows, before - sums, 2 * size)
+    log_probs = totals - before[groups, parents]
+    columns = totals.tolist(), parents.tolist(), tokens.tolist(), log_probs.tolist()
+    found = list(map(Extension, *columns))
+    ends = np.searchsorted(groups, np.arange(len(beams) + 1)).tolist()
+    return [found[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def sample(row: FloatArray, parameters: DecodingParameters, draw: float) -> int:

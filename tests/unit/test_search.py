@@ -151,13 +151,22 @@ def test_blocks_find_what_a_sort_finds(
         found.values[0, : vocabulary // 2] -= 7
         found.changed(0)
     assert found.argmax().tolist() == plain.argmax(axis=1).tolist()
-    chosen = list(range(rows))[::-1]
-    at, tokens, values = found.largest(chosen, count)
-    for place, row in enumerate(chosen):
-        finite = plain[row][np.isfinite(plain[row])]
-        mine = sorted(values[at == place].tolist(), reverse=True)
-        assert mine[:count] == sorted(finite.tolist(), reverse=True)[:count]
-        assert (plain[row, tokens[at == place]] == values[at == place]).all()
+    chosen = np.arange(rows)[::-1].reshape(-1, 2 if rows % 2 == 0 else 1)
+    offsets = random.integers(-3, 3, chosen.shape).astype(np.float64)
+    offsets[random.random(chosen.shape) < 0.2] = -np.inf  # rows that have no part in it
+    groups, places, tokens, values = found.best(chosen, offsets, count)
+    for group, members in enumerate(chosen):
+        mine = [
+            (-values[at], places[at], tokens[at]) for at in np.flatnonzero(groups == group).tolist()
+        ]
+        every = [
+            (-(plain[row, token] + offsets[group, place]), place, token)
+            for place, row in enumerate(members)
+            for token in range(vocabulary)
+            if np.isfinite(plain[row, token] + offsets[group, place])
+        ]
+        assert mine == sorted(every)[:count]
+    assert (np.diff(groups) >= 0).all()
 
 
 def test_no_ngram_comes_twice() -> None:
