@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 
+import uvloop
 from prometheus_client import start_http_server
 
 from server.api.door import Door
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         for line in settings.lines():
             logger.info("setting %s", line)
-        asyncio.run(serve(settings, started))
+        uvloop.run(serve(settings, started))
     except StartupError as error:
         print(f"dragoman serve: {error}", file=sys.stderr)
         return 2

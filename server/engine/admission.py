@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from server.engine.request import Sequence
 
 _WINDOW_SECONDS = 0.2
-_SMOOTHING = 0.7
-SAFETY = 1.25
+_UP, _DOWN = 0.7, 0.4
+"""Shares of what was known; that engines have become slower is believed sooner."""
+SAFETY = 1.4
 """By how much an estimate is stretched until it is known how good estimates are."""
 _MISSED, _GAIN = 0.01, 0.2
-_STRETCH = (1.1, 4.0)
+_STRETCH = (1.25, 4.0)
 _SHORTEST_SECONDS = 0.05
 """Shorter estimates say nothing of the others: a step more or less is all of them."""
 
@@ -68,7 +69,7 @@ class Admission:
             self._window_cost = 0
         elif now - self._window_start >= _WINDOW_SECONDS:
             rate = self._window_cost / (now - self._window_start)
-            self._rate = _smooth(self._rate, rate, _SMOOTHING)
+            self._rate = _smooth(self._rate, rate, _UP if rate > self._rate else _DOWN)
             self._window_start, self._window_cost = now, 0
 
     def wait_seconds(self, cost: int) -> float:

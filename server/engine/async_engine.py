@@ -126,8 +126,13 @@ class AsyncEngine:
             if group.unfinished:
                 self._cancel(group)
 
-    def refuse_if_late(self, deadline: float | None, flow: Flow) -> None:
-        """Refuse what the work ahead of it alone would make late, before anything is done for it.
+    def refuse_if_late(self, deadline: float | None, flow: Flow, cost: int) -> None:
+        """Refuse what would be late, before anything is done for it.
+
+        Args:
+            deadline: monotonic seconds.
+            flow: whose work it is.
+            cost: tokens it will take, about; 0 where nobody knows.
 
         Raises:
             Overloaded: it would.
@@ -136,7 +141,7 @@ class AsyncEngine:
             return
         with self._condition:
             ahead = self._cost_ahead(flow)
-        if self._admission.late_behind(ahead, deadline, time.monotonic(), bulk=flow.bulk):
+        if self._admission.late_behind(ahead + cost, deadline, time.monotonic(), bulk=flow.bulk):
             self._refuse_as_late(ahead)
 
     async def drain(self, grace_seconds: float) -> None:

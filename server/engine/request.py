@@ -142,6 +142,10 @@ class Sequence:
     streamed: bool = False
     """Its progress is published at every step, not only its end."""
     number: int = field(default_factory=lambda: next(_numbers))
+    source_length: int = field(init=False)
+    """Source tokens, end token counted."""
+    cost: int = field(init=False)
+    """Tokens it will take, about: its source, and as many for each row it decodes."""
 
     tag: float = 0.0
     """Its place in the line, see ``line.py``."""
@@ -170,25 +174,20 @@ class Sequence:
     batch_rows_sum: int = 0
     """Sum over its steps of the rows that ran in each."""
 
+    def __post_init__(self) -> None:
+        """Count once what is asked at every turn."""
+        self.source_length = int(self.source_ids.size)
+        self.cost = self.source_length * (1 + self.parameters.slots)
+
     @property
     def flow(self) -> Flow:
         """What it shares its place in the line with."""
         return Flow(self.tenant, self.bulk)
 
     @property
-    def cost(self) -> int:
-        """Tokens it will take, about: its source, and as many for each row it decodes."""
-        return self.source_length * (1 + self.parameters.slots)
-
-    @property
     def slot(self) -> int | None:
         """Its first row while it runs."""
         return self.slots[0] if self.slots else None
-
-    @property
-    def source_length(self) -> int:
-        """Source tokens, end token counted."""
-        return int(self.source_ids.size)
 
     def anew(self, parameters: DecodingParameters | None = None) -> Sequence:
         """The same question, not yet asked; with other parameters if they are given."""

@@ -20,6 +20,8 @@ class Prepared:
     spans: list[Span]
     sequences: list[Sequence]
     split: bool
+    translations: list[str] = field(default_factory=list)
+    """Of each sentence, once all have ended."""
     retried: int = 0
     degenerate: list[Degeneration] = field(default_factory=list)
     """What is wrong with sentences that stayed so."""

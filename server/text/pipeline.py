@@ -41,6 +41,7 @@ from server.text.tokenizer import Tokenizer
 
 # Splitting and tokenising more than this many characters leaves the event loop for a thread.
 _INLINE_CHARACTERS = 4000
+_LEARNING = 0.05
 
 
 class TranslationPipeline:
@@ -85,6 +86,7 @@ class TranslationPipeline:
             metrics or Metrics(),
             other_script=scripts_differ(*languages),
         )
+        self._cost_per_character = 0.0
         self._preparing = 0
         self._settled = asyncio.Event()
 
@@ -128,9 +130,16 @@ class TranslationPipeline:
     async def _run(
         self, request: TranslationRequest, *, streamed: bool
     ) -> AsyncGenerator[Delta | TextResult, None]:
-        self._engine.refuse_if_late(request.deadline, Flow(request.tenant, bool(request.bulk)))
+        characters = sum(map(len, request.texts))
+        self._engine.refuse_if_late(
+            request.deadline,
+            Flow(request.tenant, bool(request.bulk)),
+            int(characters * self._cost_per_character),
+        )
         texts = await self._prepared(request, streamed=streamed)
         sequences = [sequence for text in texts for sequence in text.sequences]
+        cost = sum(sequence.cost for sequence in sequences) / characters
+        self._cost_per_character += _LEARNING * (cost - self._cost_per_character)
         bulk = request.bulk
         if bulk is None:
             bulk = len(sequences) > self._interactive_sentences
@@ -145,10 +154,13 @@ class TranslationPipeline:
                         yield delta
         for delta in emitter.finish() if emitter else []:
             yield delta
+        pace = Pace()
+        for text in texts:
+            text.translations = [self._target.decode(one.target_ids) for one in text.sequences]
+            await pace.pause()
         if self._guard:
             limited = request.max_tokens is not None or request.decoding.min_tokens > 0
             await self._second_look.look(texts, limited=limited, streamed=streamed)
-        pace = Pace()
         for text in texts:
             yield self._result(text, request)
             await pace.pause()
@@ -174,12 +186,10 @@ class TranslationPipeline:
         if len(prefix_ids) >= self._shape.max_target_tokens:
             description = f"longer than {self._shape.max_target_tokens - 1} target tokens"
             raise InvalidRequest("decoding.target_prefix", description)
-        texts = []
         for text, name in zip(request.texts, request.field_names, strict=True):
             if not text.strip():
                 raise InvalidRequest(name, "holds nothing to translate")
-            texts.append(self._split(text, request, prefix_ids, streamed=streamed))
-        return texts
+        return [self._split(text, request, prefix_ids, streamed=streamed) for text in request.texts]
 
     def _split(
         self, text: str, request: TranslationRequest, prefix: tuple[int, ...], *, streamed: bool
@@ -232,8 +242,7 @@ class TranslationPipeline:
         )
 
     def _result(self, text: Prepared, request: TranslationRequest) -> TextResult:
-        sequences = text.sequences
-        translations = [self._target.decode(sequence.target_ids) for sequence in sequences]
+        sequences, translations = text.sequences, text.translations
         reasons = [_reason(sequence) for sequence in sequences]
         unfinished = [reason for reason in reasons if reason is not FinishReason.EOS]
         detailed = request.scores or request.candidates or request.decoding.attention

@@ -43,14 +43,14 @@ class SecondLook:
         What a stream has sent is final: there they are only counted.
 
         Args:
-            texts: whose sequences have ended; they are changed in place.
+            texts: whose sequences have ended and were translated; they are changed in place.
             limited: whether the caller set limits of tokens.
             streamed: whether the texts have been sent.
         """
         found, pace = [], Pace()
         for text in texts:
             for index, sequence in enumerate(text.sequences):
-                kind = self._kind(text, index, sequence, limited=limited)
+                kind = self._kind(text, index, sequence, text.translations[index], limited=limited)
                 if kind is not None:
                     self._metrics.degenerate_outputs.labels(kind.value).inc()
                     found.append(_Found(text, index, kind))
@@ -62,6 +62,7 @@ class SecondLook:
             if second is not None and self._better(one, second, limited=limited):
                 add_cost(first, second)
                 one.text.sequences[one.index] = second
+                self._tell(one)
                 one.text.retried += 1
                 continue
             if second is not None:
@@ -69,6 +70,12 @@ class SecondLook:
             one.text.degenerate.append(one.kind)
             if not streamed:
                 cut_loop(first)
+                self._tell(one)
+
+    def _tell(self, one: _Found) -> None:
+        """What a sentence has become."""
+        sequence = one.text.sequences[one.index]
+        one.text.translations[one.index] = self._target.decode(sequence.target_ids)
 
     async def _decode_again(self, found: list[_Found]) -> list[Sequence]:
         """Second attempts, as many as were found; none if there is no room or time for them."""
@@ -87,17 +94,24 @@ class SecondLook:
         if second.finish_reason not in KEPT:
             self._metrics.retries.labels("failed").inc()
             return False
-        better = self._kind(one.text, one.index, second, limited=limited) is None
+        translation = self._target.decode(second.target_ids)
+        better = self._kind(one.text, one.index, second, translation, limited=limited) is None
         self._metrics.retries.labels("better" if better else "no better").inc()
         return better
 
     def _kind(
-        self, text: Prepared, index: int, sequence: Sequence, *, limited: bool
+        self,
+        text: Prepared,
+        index: int,
+        sequence: Sequence,
+        translation: str,
+        *,
+        limited: bool,
     ) -> Degeneration | None:
         return degeneration(
             sequence,
             text.spans[index].of(text.text),
-            self._target.decode(sequence.target_ids),
+            translation,
             other_script=self._other_script,
             limited=limited,
         )

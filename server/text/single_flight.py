@@ -23,8 +23,8 @@ from server.text.sentence_cache import KEPT, Key, SentenceCache
 class Runner(Protocol):
     """What runs sequences: an engine, or what stands in front of it."""
 
-    def refuse_if_late(self, deadline: float | None, flow: Flow) -> None:
-        """Raise Overloaded if what is ahead would make new work late."""
+    def refuse_if_late(self, deadline: float | None, flow: Flow, cost: int) -> None:
+        """Raise Overloaded if new work of about this cost would be late."""
 
     def generate(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
         """Run them; yields whenever one has ended or a streamed one has grown."""
@@ -98,9 +98,9 @@ class SingleFlight:
         self._flights: dict[Key, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def refuse_if_late(self, deadline: float | None, flow: Flow) -> None:
+    def refuse_if_late(self, deadline: float | None, flow: Flow, cost: int) -> None:
         """As the engine's."""
-        self._engine.refuse_if_late(deadline, flow)
+        self._engine.refuse_if_late(deadline, flow, cost)
 
     async def generate(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
         """As the engine's, but a sentence that is known, or in flight, is not run again.

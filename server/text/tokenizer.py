@@ -7,6 +7,7 @@ import sentencepiece
 from server.errors import BundleError
 
 _REPLACEMENT = "\ufffd"
+_SPACE = "\u2581"
 
 
 class Tokenizer:
@@ -23,6 +24,14 @@ class Tokenizer:
         except Exception as error:
             msg = f"{name}: not a SentencePiece model"
             raise BundleError(msg) from error
+        self._texts = [self._text(token) for token in range(len(self))]
+
+    def _text(self, token: int) -> str | None:
+        """What a piece adds to a text; None where that depends on its neighbours."""
+        special = ("is_control", "is_unknown", "is_unused", "is_byte")
+        if any(getattr(self._processor, kind)(token) for kind in special):
+            return None
+        return self.piece(token).replace(_SPACE, " ")
 
     def __len__(self) -> int:
         """Size of the vocabulary."""
@@ -34,9 +43,16 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids."""
-        text: str = self._processor.decode(ids)
-        return text
+        """The text of ids.
+
+        Pieces are put together here, for the library gives up the interpreter's lock on every
+        call, and waiting for the engines to give it back takes longer than the work.
+        """
+        try:
+            return "".join(map(self._texts.__getitem__, ids)).lstrip(" ")  # type: ignore[arg-type]
+        except TypeError:  # a byte, say, of a character that has no piece
+            text: str = self._processor.decode(ids)
+            return text
 
     def decode_stable(self, ids: list[int]) -> str:
         """The text of ids that more ids will not change: a character cut in its bytes waits."""

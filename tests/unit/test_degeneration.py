@@ -118,7 +118,7 @@ class Retried:
         self.end = end
         self.asked: list[Sequence] = []
 
-    def refuse_if_late(self, deadline: float | None, flow: Flow) -> None:
+    def refuse_if_late(self, deadline: float | None, flow: Flow, cost: int) -> None:
         """Never."""
 
     async def generate(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
@@ -165,10 +165,12 @@ async def test_what_is_better_is_given(
     bad, good = ended(DEGENERATE, 0), ended(EOS, 9)
     bad.target_ids = [5, *[6] * 20]
     text = Prepared("Ab. Cd.", [Span(0, 3), Span(4, 7)], [bad, good], split=False)
+    text.translations = [Letters().decode(one.target_ids) for one in text.sequences]
     with contextlib.suppress(StopAsyncIteration):
         await look.look([text], limited=False, streamed=streamed)
     assert text.sequences[0].target_ids == ids
     assert text.sequences[1] is good
+    assert text.translations == [Letters().decode(one.target_ids) for one in text.sequences]
     assert text.retried == (outcome == "better")
     assert text.degenerate == ([] if outcome == "better" else [Degeneration.LOOP])
     assert len(engine.asked) == (not streamed)

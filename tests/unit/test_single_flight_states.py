@@ -34,7 +34,7 @@ class ByHand:
     groups: list[list[Sequence]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def refuse_if_late(self, deadline: float | None, flow: Flow) -> None:
+    def refuse_if_late(self, deadline: float | None, flow: Flow, cost: int) -> None:
         """It never does."""
 
     async def generate(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
