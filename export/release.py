@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.checkpoint import CheckpointError, load_weights, save_weights
+from model.checkpoint import RELEASED, CheckpointError, load_weights, save_weights, weights_of
 from model.config import ConfigError, Experiment, read_experiment
 from model.prepare import CORPUS as PREPARED
 from model.prepare import SOURCE_TOKENIZER, TARGET_TOKENIZER
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 
-RELEASED, BEST = "weights.safetensors", "best.safetensors"
 EXPERIMENT, LOG, CORPUS = "experiment.toml", "log.jsonl", "corpus.json"
 
 
@@ -45,10 +44,7 @@ def read_trained(folder: Path, corpora: Path | None = None) -> TrainedModel:
         ConfigError: a file is missing or malformed, or belongs to another model.
         CheckpointError: the weights cannot be used.
     """
-    weights = next((folder / name for name in (BEST, RELEASED) if (folder / name).exists()), None)
-    if weights is None:
-        msg = f"{folder}: not a run folder or release, holds neither {BEST} nor {RELEASED}"
-        raise ConfigError(msg)
+    weights = weights_of(folder)
     model, metadata = load_weights(weights)
     _round(model, weights)
     source = _tokenizer(folder / SOURCE_TOKENIZER, model.config.source_vocab_size)

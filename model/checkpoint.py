@@ -22,6 +22,9 @@ from torch import Tensor
 from model.config import TransformerConfig
 from model.transformer import Transformer
 
+RELEASED, BEST = "weights.safetensors", "best.safetensors"
+"""Names of the weights to use, in a release and in a run folder."""
+
 
 class CheckpointError(ValueError):
     """The file cannot be used; the message says which and why."""
@@ -72,6 +75,19 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
     partial = _beside(path)
     safetensors.torch.save_file(stored, partial, metadata)
     _move(partial, path)
+
+
+def weights_of(folder: Path) -> Path:
+    """The weights file of a run folder or a release.
+
+    Raises:
+        CheckpointError: it has none.
+    """
+    found = next((folder / name for name in (BEST, RELEASED) if (folder / name).exists()), None)
+    if found is None:
+        msg = f"{folder}: not a run folder or release, holds neither {BEST} nor {RELEASED}"
+        raise CheckpointError(msg)
+    return found
 
 
 def load_weights(path: Path) -> tuple[Transformer, dict[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoint import CheckpointError
+from model.checkpoint import CheckpointError, weights_of
 from model.config import ConfigError, Experiment, changes, read_experiment
 from model.memory import keep_freed_memory
 from model.prepare import REPORT, is_prepared, prepare
@@ -34,9 +34,10 @@ def train(arguments: list[str]) -> int:
     try:
         experiment = read_experiment(options.experiment, options.corpora)
         _note_changes(options.out, experiment, options.corpora)
-        trainer = Trainer(
-            experiment, _prepare(experiment, options.out), options.out, options.device
-        )
+        data = _prepare(experiment, options.out, options.start)
+        trainer = Trainer(experiment, data, options.out, options.device)
+        if options.start and not trainer.position.step:
+            trainer.start_from(weights_of(options.start))
         _keep_copy(options.experiment, options.out)
         _note_start(trainer)
         trainer.stop_on_signals()
@@ -59,6 +60,13 @@ def _train_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("experiment", type=Path, help="the experiment's TOML file")
     parser.add_argument("--out", type=Path, required=True, help="run folder; made if missing")
     parser.add_argument("--corpora", type=Path, help="corpus folder instead of the experiment's")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="DIR",
+        help="a new run begins with the weights and tokenizers of this run or release",
+    )
     parser.add_argument("--threads", type=_count, help="CPU threads (default: all cores)")
     parser.add_argument("--until-step", type=_count, help="stop there, to go on later")
     parser.add_argument(
@@ -70,12 +78,12 @@ def _train_options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _prepare(experiment: Experiment, folder: Path) -> TrainingData:
+def _prepare(experiment: Experiment, folder: Path, start: Path | None) -> TrainingData:
     """The run's data; what becomes of the corpus is told on the first start."""
     first = not is_prepared(folder)
     if first:
         _say("preparing the corpus and the tokenizers, once for this run folder")
-    data = prepare(experiment, folder)
+    data = prepare(experiment, folder, start)
     if first:
         _say((folder / REPORT).read_text(encoding="utf-8").rstrip())
     return data

@@ -20,12 +20,18 @@ from model.tokenizer import Tokenizer, train_tokenizer
 from model.train import TrainingData
 
 SOURCE_TOKENIZER, TARGET_TOKENIZER = "source.model", "target.model"
+_TOKENIZERS = SOURCE_TOKENIZER, TARGET_TOKENIZER
 CORPUS, REPORT = "corpus.npz", "corpus.txt"
 _TOKENIZER_SENTENCES = 400_000
 
 
-def prepare(experiment: Experiment, folder: Path) -> TrainingData:
+def prepare(experiment: Experiment, folder: Path, start: Path | None = None) -> TrainingData:
     """Training data of the experiment, from the run folder where it was prepared before.
+
+    Args:
+        experiment: what to train on.
+        folder: the run folder; made if missing.
+        start: run or release whose tokenizers are taken; None trains new ones.
 
     Raises:
         ConfigError: a corpus file is missing, malformed or leaves nothing to train on.
@@ -36,7 +42,7 @@ def prepare(experiment: Experiment, folder: Path) -> TrainingData:
         name: read_validation(path) for name, path in experiment.corpus.validation.items()
     }
     if not is_prepared(folder):
-        _prepare_corpus(experiment, folder)
+        _prepare_corpus(experiment, folder, start)
     return TrainingData(
         sources=_load_sources(experiment.corpus, folder / CORPUS),
         validation=validation,
@@ -75,11 +81,14 @@ def _load_tokenizer(path: Path) -> Tokenizer:
         raise CheckpointError(msg) from error
 
 
-def _prepare_corpus(experiment: Experiment, folder: Path) -> None:
+def _prepare_corpus(experiment: Experiment, folder: Path, start: Path | None) -> None:
+    if start is not None:  # before the corpus: a wrong folder is told at once
+        source, target = (_load_tokenizer(start / name) for name in _TOKENIZERS)
     pairs, reports = read_corpus(experiment.corpus)
     for name, of_source in pairs.items():
         _check_any(name, of_source)
-    source, target = _train_tokenizers(experiment, pairs)
+    if start is None:
+        source, target = _train_tokenizers(experiment, pairs)
     (folder / SOURCE_TOKENIZER).write_bytes(source.model)
     (folder / TARGET_TOKENIZER).write_bytes(target.model)
     arrays: dict[str, np.ndarray] = {}

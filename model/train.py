@@ -86,6 +86,19 @@ class Trainer:
         if self._checkpoint.exists():
             self.restore()
 
+    def start_from(self, weights: Path) -> None:
+        """Begin with the weights of another run or release; optimiser and position are new.
+
+        Raises:
+            CheckpointError: not a usable weights file, or of a network of another shape.
+        """
+        model, _ = checkpoint.load_weights(weights)
+        if model.config != self.config:
+            msg = f"{weights}: belongs to a network of another shape"
+            raise checkpoint.CheckpointError(msg)
+        self.model.load_state_dict(model.state_dict())
+        self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+
     def run(self, until_step: int | None = None) -> None:
         """Train to ``until_step`` (default: the experiment's end, or until patience runs out)."""
         wanted = self.settings.max_steps if until_step is None else until_step

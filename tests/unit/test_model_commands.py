@@ -15,7 +15,7 @@ import pytest
 from model_fixtures import write_corpus
 
 from model import commands
-from model.checkpoint import load_state
+from model.checkpoint import load_state, load_weights
 
 
 @pytest.fixture(autouse=True)
@@ -182,3 +182,45 @@ def test_a_schedule_that_cannot_be_written_is_a_fault(
     assert commands.schedule(["--out", str(tmp_path / out), "--steps", "9"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dragoman schedule: ")
+
+
+def test_a_run_may_begin_with_the_weights_of_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(tmp_path, pairs=100)
+    assert call(tmp_path) == 0
+    first, second = tmp_path / "run", tmp_path / "second"
+    again = ["--out", str(second), "--from", str(first)]
+    assert call(tmp_path, *again, "--until-step", "1") == 0
+    assert (second / "source.model").read_bytes() == (first / "source.model").read_bytes()
+    begun, _ = load_weights(first / "best.safetensors")
+    state = load_state(second / "checkpoint.pt")
+    assert state["position"]["step"] == 1
+    moved = {
+        name: float((state["model"][name] - weight.detach()).abs().max())
+        for name, weight in begun.named_parameters()
+    }
+    assert 0 < max(moved.values()) < 0.01  # one small step away, not drawn anew
+    (second / "best.safetensors").write_bytes(b"")  # goes on from its own checkpoint now
+    assert call(tmp_path, *again, "--until-step", "2") == 0
+    assert "going on from step 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("", "", "holds neither best.safetensors nor weights.safetensors"),
+        ('preset = "tiny"', 'preset = "tiny"\noverrides.d_ff = 77', "network of another shape"),
+    ],
+)
+def test_weights_that_cannot_be_begun_with_are_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, told: str
+) -> None:
+    write_corpus(tmp_path, pairs=100)
+    assert call(tmp_path, "--until-step", "4") == 0
+    first = tmp_path / "run"
+    if not old:
+        (first / "best.safetensors").unlink()
+    edit(tmp_path, old, new)
+    assert call(tmp_path, "--out", str(tmp_path / "second"), "--from", str(first)) == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
