@@ -15,6 +15,7 @@
     ├── ModelFailure         the graph failed          INTERNAL, without the text
     └── StartupError         at start: one line, exit 2
         ├── BundleError      a bundle cannot be used
+        ├── CorpusFault      a file of a corpus cannot be used
         ├── SettingsFault    a setting is unknown or out of range
         └── PortTaken        an address cannot be listened on
 
@@ -108,6 +109,10 @@ class StartupError(DragomanError):
 
 class BundleError(StartupError):
     """A bundle cannot be used; the message says which file and why."""
+
+
+class CorpusFault(StartupError):
+    """A file of a corpus cannot be read or written as asked; the message says which and why."""
 
 
 class SettingsFault(StartupError):
