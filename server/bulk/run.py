@@ -58,18 +58,35 @@ class Progress:
         self._bar.close()
 
 
-def run_here(job: Job, missing: list[Part], done: Callable[[Part, Account], None]) -> None:
-    """Translate the missing parts in this process; ``done`` is told of each.
+def run_here(
+    job: Job,
+    missing: list[Part],
+    done: Callable[[Part, Account], None],
+    loaded: Callable[[], None] = lambda: None,
+) -> None:
+    """Translate the missing parts in this process.
+
+    Args:
+        job: what to do.
+        missing: the parts to do.
+        done: told of each part.
+        loaded: called when the model is there, before the first part.
 
     Raises:
         Stopped: SIGINT or SIGTERM came.
         DragomanError: a part cannot be read, or the model failed.
     """
-    asyncio.run(_run(job, missing, done))
-
-
-async def _run(job: Job, missing: list[Part], done: Callable[[Part, Account], None]) -> None:
     translator = CorpusTranslator(job.settings, job.decoding)
+    loaded()
+    asyncio.run(_run(translator, job, missing, done))
+
+
+async def _run(
+    translator: CorpusTranslator,
+    job: Job,
+    missing: list[Part],
+    done: Callable[[Part, Account], None],
+) -> None:
     loop = asyncio.get_running_loop()
     translator.start()
     queue: Iterator[Part] = iter(missing)
