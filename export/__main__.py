@@ -16,6 +16,8 @@ from model.config import ConfigError
 from model.evaluate import ValidationSet, read_validation
 from server.errors import BundleError
 
+_CACHES = {"fp32": "float32", "fp16": "float16"}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Export a trained model; 2 with one line if it cannot be done. Progress goes to stderr."""
@@ -56,11 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("trained", type=Path, help="a run folder, or a release of one")
     parser.add_argument("--out", type=Path, help="the bundle's directory; replaced if it exists")
     parser.add_argument("--release", type=Path, help="write the weights as float16 here")
-    parser.add_argument("--precision", choices=PRECISIONS, default="int8")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="int8", help="fp16 is for CUDA (default: int8)"
+    )
     parser.add_argument(
         "--cache",
-        choices=("float32", "int8"),
-        help="what keys and values are stored as (default: int8, with --precision fp32 float32)",
+        choices=("float32", "int8", "float16"),
+        help="what keys and values are stored as (default: int8, or the floats of --precision)",
     )
     parser.add_argument("--name", help="the model's name (default: that of the directory)")
     parser.add_argument("--licence", default=ExportSettings.licence, help="licence of the weights")
@@ -83,7 +87,7 @@ def _export(options: argparse.Namespace) -> None:
     settings = ExportSettings(
         name=options.name or options.out.resolve().name,
         precision=options.precision,
-        cache=options.cache or ("float32" if options.precision == "fp32" else "int8"),
+        cache=options.cache or _CACHES.get(options.precision, "int8"),
         licence=options.licence,
         max_source_tokens=options.max_source_tokens,
         max_target_tokens=options.max_target_tokens,

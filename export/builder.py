@@ -19,7 +19,7 @@ OPSET = 21
 _IR_VERSION = 10
 
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
-INT8 = TensorProto.INT8
+INT8, FLOAT16 = TensorProto.INT8, TensorProto.FLOAT16
 Array = NDArray[Any] | np.generic
 
 

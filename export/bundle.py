@@ -21,6 +21,7 @@ from export.folding import folded
 from export.graphs import decoder_graph, encoder_graph, parameter_count
 from export.precision import precision_of
 from export.release import TrainedModel
+from export.slots import slots_graph
 from export.verify import Exported, ExportError, ParityReport, verify
 from model.evaluate import ValidationSet
 from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
@@ -61,11 +62,16 @@ class ExportSettings:
     """What an export may choose."""
 
     name: str
-    precision: Literal["fp32", "int8", "int8-rows"] = "int8"
-    cache: Literal["float32", "int8"] = "int8"
+    precision: Literal["fp32", "int8", "int8-rows", "fp16"] = "int8"
+    cache: Literal["float32", "int8", "float16"] = "int8"
     licence: str = "CC-BY-SA-4.0"
     max_source_tokens: int = 128
     max_target_tokens: int = 192
+
+    @property
+    def provider(self) -> Literal["cpu", "cuda"]:
+        """What has kernels for it: GroupQueryAttention has float16 on CUDA, and no other."""
+        return "cuda" if self.precision == "fp16" else "cpu"
 
 
 def write_bundle(
@@ -82,6 +88,7 @@ def write_bundle(
         OSError: the place cannot be written.
     """
     folder = folder.resolve()  # a place such as "." has no name, and a link is followed
+    _check_cache(settings)
     _check_limits(settings, trained.model.config.max_positions)
     _check_place(folder)
     if not validation:
@@ -108,6 +115,13 @@ def write_bundle(
     return open_bundle(folder)
 
 
+def _check_cache(settings: ExportSettings) -> None:
+    """Refuse a cache that the precision's attention cannot read."""
+    if (settings.precision == "fp16") != (settings.cache == "float16"):
+        msg = f"precision {settings.precision} has no cache of {settings.cache}"
+        raise ExportError(msg)
+
+
 def _check_limits(settings: ExportSettings, positions: int) -> None:
     """Refuse token limits that the model has no positions for."""
     limits = settings.max_source_tokens, settings.max_target_tokens
@@ -126,7 +140,7 @@ def _check_place(folder: Path) -> None:
     if not folder.is_dir():
         msg = f"{folder}: not a directory"
         raise ExportError(msg)
-    of_bundle = {reader.MANIFEST, *reader.REQUIRED_FILES}
+    of_bundle = {reader.MANIFEST, *reader.REQUIRED_FILES, *reader.CUDA_FILES}
     foreign = sorted({path.name for path in folder.iterdir()} - of_bundle)
     if foreign:
         msg = f"{folder}: not replaced, for it holds '{foreign[0]}', which is not of a bundle"
@@ -157,6 +171,8 @@ def write_graphs(
     ):
         precision = precision_of(settings.precision, calibration)
         onnx.save(graph(model, precision, settings.cache, limit), str(folder / name))
+    if settings.provider == "cuda":
+        onnx.save(slots_graph(settings.cache), str(folder / reader.SLOTS))
     (folder / reader.SOURCE_TOKENIZER).write_bytes(trained.tokenizers[0].model)
     (folder / reader.TARGET_TOKENIZER).write_bytes(trained.tokenizers[1].model)
 
@@ -189,6 +205,7 @@ def _manifest(
         target_language=experiment.target_language,
         precision=settings.precision,
         cache_type=settings.cache,
+        provider=settings.provider,
         licence=settings.licence,
         tokens=Tokens(pad=PAD_ID, bos=BOS_ID, eos=EOS_ID, unk=UNK_ID),
         shape=_shape(trained, settings),

@@ -19,8 +19,8 @@ import numpy as np
 import onnx
 from torch import nn
 
-from export.builder import FLOAT, INT8, INT32, INT64, MICROSOFT, GraphBuilder, array_of
-from export.precision import Precision
+from export.builder import FLOAT, FLOAT16, INT8, INT32, INT64, MICROSOFT, GraphBuilder, array_of
+from export.precision import Floats, Precision
 from model.transformer import (
     DecoderLayer,
     Embedding,
@@ -33,7 +33,8 @@ from model.transformer import (
 from server.engine.logits import BLOCK
 
 _NEVER = -1e9
-CacheType = Literal["float32", "int8"]
+CacheType = Literal["float32", "int8", "float16"]
+KINDS = {"float32": FLOAT, "int8": INT8, "float16": FLOAT16}
 
 
 def encoder_graph(
@@ -53,7 +54,7 @@ def encoder_graph(
     graph.input("source_mask", INT32, ["B", "S"])
     shape = graph.node("Shape", [ids])
     length = graph.node("Slice", [shape, graph.integers(1), graph.integers(2)])
-    positions = graph.constant(array_of(model.source_embedding.positions[:max_tokens]))
+    positions = stack.constant(array_of(model.source_embedding.positions[:max_tokens]))
     zero = graph.integers(0)
     positions = graph.node("Slice", [positions, zero, length, zero])
     x = graph.node("Add", [stack.tokens(model.source_embedding, ids), positions])
@@ -84,7 +85,7 @@ def decoder_graph(
     graph.input("source_lengths", INT32, ["B"])
     graph.input("self_total", INT32, [])
     graph.input("cross_total", INT32, [])
-    table = graph.constant(array_of(model.target_embedding.positions[:max_tokens]))
+    table = stack.constant(array_of(model.target_embedding.positions[:max_tokens]))
     embedded = stack.tokens(model.target_embedding, tokens)
     x = graph.node("Add", [embedded, graph.node("Gather", [table, positions])])
     for index, layer in enumerate(model.decoder):
@@ -96,17 +97,29 @@ def decoder_graph(
 
 
 def _logits(stack: _Stack, model: Transformer, x: str) -> None:
-    """Project to the vocabulary, in whole blocks, with the largest of each block."""
+    """Project to the vocabulary, in whole blocks, with the largest of each block.
+
+    From float16 the logits go on in float32, and the likeliest token is all that is given along:
+    it is all that most steps want to leave a GPU.
+    """
     graph, vocabulary = stack.graph, model.config.target_vocab_size
     missing = -vocabulary % BLOCK
-    if missing:
+    if stack.kind == FLOAT16:
         logits = stack.precision.linear(graph, x, [model.projection])
+        logits = graph.node("Cast", [logits], to=FLOAT, output=None if missing else "logits")
+    elif missing:
+        logits = stack.precision.linear(graph, x, [model.projection])
+    else:
+        logits = stack.precision.linear(graph, x, [model.projection], output="logits")
+    if missing:
         ends = graph.integers(0, 0, 0, missing)
         inputs = [logits, ends, graph.constant(np.float32(_NEVER))]
         logits = graph.node("Pad", inputs, output="logits")
-    else:
-        logits = stack.precision.linear(graph, x, [model.projection], output="logits")
     graph.output("logits", FLOAT, ["B", vocabulary + missing])
+    if stack.kind == FLOAT16:
+        graph.node("ArgMax", [logits], axis=1, keepdims=0, output="likeliest")
+        graph.output("likeliest", INT64, ["B"])
+        return
     blocks = graph.reshape(logits, 0, -1, BLOCK)
     inputs = [blocks, graph.integers(2)]
     graph.node("ReduceMax", inputs, keepdims=0, output="block_maxima")
@@ -144,12 +157,17 @@ class _Stack:
         cache: CacheType,
     ) -> None:
         self.graph, self.precision, self.cache = graph, precision, cache
-        self.cache_kind = INT8 if cache == "int8" else FLOAT
+        self.cache_kind = KINDS[cache]
+        self.kind = KINDS[np.dtype(precision.floats).name]
         self.step = graph.constant(np.ones(1, np.float32)) if cache == "int8" else ""
         self.width = model.config.d_model
         self.heads = model.config.n_heads
         self.head_size = model.config.head_size
         self._nothing: str | None = None
+
+    def constant(self, array: Floats) -> str:
+        """A constant in the floats that the graph computes in."""
+        return self.graph.constant(array.astype(self.precision.floats))
 
     def tokens(self, embedding: Embedding, ids: str) -> str:
         """Token embeddings times sqrt(M)."""
@@ -187,8 +205,7 @@ class _Stack:
         """Layer normalisation, or x where the stack has none."""
         if not isinstance(norm, nn.LayerNorm):
             return x
-        scale, shift = self.graph.constant(array_of(norm.weight)), norm.bias
-        inputs = [x, scale, self.graph.constant(array_of(shift))]
+        inputs = [x, self.constant(array_of(norm.weight)), self.constant(array_of(norm.bias))]
         return self.graph.node("LayerNormalization", inputs, epsilon=norm.eps)
 
     def feed_forward(self, x: str, part: FeedForward) -> str:
@@ -231,7 +248,7 @@ class _Stack:
     def _cross_attention(self, x: str, attention: MultiHeadAttention, index: int) -> str:
         query = f"cross_query_{index}"
         self.precision.linear(self.graph, x, [attention.query], output=query)
-        self.graph.output(query, FLOAT, ["B", self.width])
+        self.graph.output(query, self.kind, ["B", self.width])
         query = self.graph.reshape(query, -1, 1, self.width)
         if self._nothing is None:  # [B, 0, M]: no new key, no new value
             start, axis = self.graph.integers(0), self.graph.integers(1)
@@ -262,7 +279,7 @@ class _Stack:
 
     def _cache_scales(self) -> tuple[list[str], dict[str, Any]]:
         """What the operator is told about an int8 cache: its last inputs, and attributes."""
-        if self.cache == "float32":
+        if self.cache != "int8":
             return [], {}
         kind = "PER_TENSOR"
         attributes = {"k_quant_type": kind, "v_quant_type": kind, "kv_cache_bit_width": 8}

@@ -5,7 +5,7 @@ All are batch-invariant: the result of a row does not depend on the rows beside 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ _SMALLEST_SCALE = 1e-10
 class Precision(Protocol):
     """What a graph needs of a number format."""
 
+    floats: type[np.floating[Any]]
+    """What it computes in between matrices."""
+
     def linear(
         self,
         graph: GraphBuilder,
@@ -37,7 +40,7 @@ class Precision(Protocol):
         layers: list[nn.Linear],
         output: str | None = None,
     ) -> str:
-        """Several layers of the same input [R, K] side by side; float32 [R, N].
+        """Several layers of the same input [R, K] side by side; floats [R, N].
 
         Args:
             graph: where the nodes go.
@@ -47,11 +50,13 @@ class Precision(Protocol):
         """
 
     def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
-        """Rows ``ids`` of table [V, M], times scale; float32, the shape of ids and M."""
+        """Rows ``ids`` of table [V, M], times scale; floats, the shape of ids and M."""
 
 
 class Float32:
     """Everything in float32."""
+
+    floats: type[np.floating[Any]] = np.float32
 
     def linear(
         self,
@@ -62,17 +67,29 @@ class Float32:
     ) -> str:
         """One Gemm; the weight stays as it is, so that a tied embedding can share it."""
         weight, bias = joined(layers)
-        inputs = [x, graph.constant(weight), graph.constant(bias)]
+        inputs = [x, *(graph.constant(part.astype(self.floats)) for part in (weight, bias))]
         return graph.node("Gemm", inputs, transB=1, output=output)
 
     def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
         """Gather and multiply."""
-        rows = graph.node("Gather", [graph.constant(table), ids])
-        return graph.node("Mul", [rows, graph.constant(np.float32(scale))])
+        rows = graph.node("Gather", [graph.constant(table.astype(self.floats)), ids])
+        return graph.node("Mul", [rows, graph.constant(self.floats(scale))])
+
+
+class Float16(Float32):
+    """Everything in float16, for CUDA, whose kernels add up in float32.
+
+    That holds for products of matrices, for attention's softmax and for layer normalisation; what
+    is rounded is what they read and write.
+    """
+
+    floats = np.float16
 
 
 class _Int8:
     """Weights int8 with a scale an output channel."""
+
+    floats: type[np.floating[Any]] = np.float32
 
     def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
         """Gather int8 rows and their scales."""
@@ -238,8 +255,10 @@ def precision_of(name: str, calibration: Calibration) -> Precision:
             return Int8(calibration)
         case "int8-rows":
             return Int8Rows()
+        case "fp16":
+            return Float16()
         case _:
             return Float32()
 
 
-PRECISIONS = ("fp32", "int8", "int8-rows")
+PRECISIONS = ("fp32", "int8", "int8-rows", "fp16")

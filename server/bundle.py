@@ -18,10 +18,12 @@ from server.errors import BundleError
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
-ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+ENCODER, DECODER, SLOTS = "encoder.onnx", "decoder.onnx", "slots.onnx"
 SOURCE_TOKENIZER, TARGET_TOKENIZER = "source.model", "target.model"
 PARITY_REPORT, MODEL_CARD = "parity.json", "MODEL_CARD.md"
 REQUIRED_FILES = (ENCODER, DECODER, SOURCE_TOKENIZER, TARGET_TOKENIZER, PARITY_REPORT, MODEL_CARD)
+CUDA_FILES = (SLOTS,)
+"""More that a bundle for CUDA has."""
 _MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 Count = Annotated[int, Field(ge=0)]
@@ -107,8 +109,10 @@ class Manifest(_Section):
     name: str
     source_language: str
     target_language: str
-    precision: Literal["fp32", "int8", "int8-rows"]
-    cache_type: Literal["float32", "int8"]
+    precision: Literal["fp32", "int8", "int8-rows", "fp16"]
+    cache_type: Literal["float32", "int8", "float16"]
+    provider: Literal["cpu", "cuda"] = "cpu"
+    """What its operators have kernels on: it is served there and nowhere else."""
     licence: str
     tokens: Tokens
     shape: Shape
@@ -143,6 +147,10 @@ class Bundle:
         the cross keys it gives the attention), and ``self_key_l_out``,
         ``self_value_l_out``, ``cross_key_l_out``, ``cross_value_l_out``, to be bound over their
         inputs: the step writes the new key and value of each row in place at its position.
+
+    A bundle for CUDA computes in float16: its ``cross_query_l`` are float16, and in place of
+    ``block_maxima`` it has ``likeliest`` int64 [B], the largest logit's token. It has one graph more,
+    ``slots.onnx``, which copies rows of the caches and which ``export/slots.py`` describes.
     """
 
     folder: Path
@@ -166,7 +174,8 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(msg)
     text = _read(folder / MANIFEST, _MAX_MANIFEST_BYTES)
     manifest = _parse_manifest(folder / MANIFEST, text)
-    for name in REQUIRED_FILES:
+    more = CUDA_FILES if manifest.provider == "cuda" else ()
+    for name in (*REQUIRED_FILES, *more):
         if name not in manifest.files:
             msg = f"{folder / MANIFEST}: does not list {name}"
             raise BundleError(msg)

@@ -16,6 +16,7 @@
     └── StartupError         at start: one line, exit 2
         ├── BundleError      a bundle cannot be used
         ├── CorpusFault      a file of a corpus cannot be used
+        ├── ProviderUnavailable  where it should run cannot be reached
         ├── SettingsFault    a setting is unknown or out of range
         └── PortTaken        an address cannot be listened on
 
@@ -113,6 +114,10 @@ class BundleError(StartupError):
 
 class CorpusFault(StartupError):
     """A file of a corpus cannot be read or written as asked; the message says which and why."""
+
+
+class ProviderUnavailable(StartupError):
+    """The execution provider that is asked for, or that a bundle needs, is not there."""
 
 
 class SettingsFault(StartupError):

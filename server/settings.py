@@ -74,6 +74,22 @@ class Settings(BaseSettings):
     slots: Annotated[int, Field(ge=1, le=1024)] = Field(
         64, description="sentences decoded at once by each engine; one that branches takes several"
     )
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="where bundles run; auto = each where it was exported for, and nothing else is "
+        "taken instead of what is asked",
+    )
+    device_id: Annotated[int, Field(ge=0, le=255)] = Field(0, description="CUDA device")
+    gpu_mem_limit: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="most bytes of device memory that each graph's arena takes, on top of keys "
+        "and values; 0 = no limit",
+    )
+    cuda_graphs: bool = Field(
+        default=False,
+        description="record decoder steps as CUDA graphs, one a size of batch, and replay them",
+    )
+
     max_encode_tokens: Positive = Field(
         256, description="most tokens of one encoder batch, padding counted"
     )

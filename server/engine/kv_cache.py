@@ -28,7 +28,7 @@ class CacheShape:
     head_size: int
     target_positions: int
     source_positions: int
-    kind: Literal["float32", "int8"] = "float32"
+    kind: Literal["float32", "int8", "float16"] = "float32"
     """What a key or value is stored as."""
 
     @property
@@ -45,6 +45,19 @@ class KVCachePool:
     def __init__(self, shape: CacheShape) -> None:
         """Reserve everything."""
         self.shape = shape
+        self._reserve()
+        self._columns: list[tuple[NDArray[Any], int]] = []
+        self.tokens = self.column(np.int64)
+        """[N], the token each slot feeds to the next step."""
+        self.positions = self.column(np.int32)
+        """[N], target positions already in the cache."""
+        self.source_lengths = self.column(np.int32)
+        """[N], source tokens in the cache."""
+        self.used = 0
+
+    def _reserve(self) -> None:
+        """Reserve the keys and values: on the host."""
+        shape = self.shape
         heads = (2 * shape.layers, shape.slots, shape.heads)
         self.self_kv: NDArray[Any] = np.zeros(
             (*heads, shape.target_positions, shape.head_size), shape.kind
@@ -54,14 +67,6 @@ class KVCachePool:
             (*heads, shape.source_positions, shape.head_size), shape.kind
         )
         """[2L, N, H, S, D], likewise."""
-        self._columns: list[tuple[NDArray[Any], int]] = []
-        self.tokens = self.column(np.int64)
-        """[N], the token each slot feeds to the next step."""
-        self.positions = self.column(np.int32)
-        """[N], target positions already in the cache."""
-        self.source_lengths = self.column(np.int32)
-        """[N], source tokens in the cache."""
-        self.used = 0
 
     def column(self, kind: type[np.generic], *shape: int, fill: int = 0) -> NDArray[Any]:
         """An array [N, *shape] whose rows belong to the slots: set to fill, moved along."""
@@ -92,11 +97,15 @@ class KVCachePool:
     def move(self, slot: int, to: int) -> None:
         """Copy what is valid of a slot to another: one row, not the batch."""
         assert max(slot, to) < self.used, "only a slot in use is moved"
+        self._copy(slot, to)
+        for column, _ in self._columns:
+            column[to] = column[slot]
+
+    def _copy(self, slot: int, to: int) -> None:
+        """Copy a slot's keys and values."""
         target, source = int(self.positions[slot]), int(self.source_lengths[slot])
         self.self_kv[:, to, :, :target] = self.self_kv[:, slot, :, :target]
         self.cross_kv[:, to, :, :source] = self.cross_kv[:, slot, :, :source]
-        for column, _ in self._columns:
-            column[to] = column[slot]
 
     def release(self) -> None:
         """Free the last slot; who leaves another one has moved it there."""

@@ -118,7 +118,8 @@ class OrtModelRunner:
         self._logits = np.zeros((slots, blocks * BLOCK), np.float32)
         self._maxima = np.zeros((slots, blocks), np.float32)
         width = shape.heads * shape.head_size
-        self._queries = np.zeros((shape.layers, slots, width), np.float32)
+        floats = np.float16 if bundle.manifest.precision == "fp16" else np.float32
+        self._queries = np.zeros((shape.layers, slots, width), floats)
         # The graph takes the index of the last source token, and these two as scalars.
         self._last_source = np.zeros(slots, np.int32)
         self._self_total = np.ones((), np.int32)
