@@ -172,6 +172,8 @@ class ModelInfo:
     precision: str
     provider: str
     """The ONNX Runtime execution provider it runs on."""
+    requested_provider: str
+    """What the server was set to: auto, cpu or cuda."""
     parameter_count: int
     max_source_tokens: int
     max_target_tokens: int

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from export.bundle import ExportSettings, write_bundle
+from export.graphs import CacheType
 from export.precision import PRECISIONS
 from export.release import TrainedModel, read_trained, save_release
 from export.verify import ExportError
@@ -16,7 +17,7 @@ from model.config import ConfigError
 from model.evaluate import ValidationSet, read_validation
 from server.errors import BundleError
 
-_CACHES = {"fp32": "float32", "fp16": "float16"}
+_CACHES: dict[str, CacheType] = {"fp32": "float32", "fp16": "float16"}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from model.evaluate import ValidationSet
 from server.bundle import Manifest
 
 _EXAMPLES = 5
+_PROVIDERS = {"cpu": "processors", "cuda": "NVIDIA GPUs (CUDA)"}
 
 
 def model_card(
@@ -43,8 +44,8 @@ def _summary(manifest: Manifest) -> str:
         f"encoder and {shape.decoder_layers} decoder layers, model size {shape.d_model}, "
         f"{shape.heads} heads, feed-forward {shape.d_ff}, vocabularies of "
         f"{shape.source_vocab_size:,} and {shape.target_vocab_size:,} pieces. Stored as "
-        f"{manifest.precision}; a sentence may have {shape.max_source_tokens - 1} source tokens, "
-        "longer ones are translated in parts."
+        f"{manifest.precision}, for {_PROVIDERS[manifest.provider]}; a sentence may have "
+        f"{shape.max_source_tokens - 1} source tokens, longer ones are translated in parts."
     )
 
 
@@ -86,6 +87,11 @@ def _parity(report: ParityReport) -> str:
         f"Log-probabilities differ by {report.log_prob_difference_mean:.2g} on average and "
         f"{report.log_prob_difference_max:.2g} at most."
     )
+    if report.precision == "fp16":
+        difference += (
+            f"\n\nThe graphs were run by {report.measured_on}, which keeps float32 between some "
+            "nodes where a GPU rounds to float16: `make bench-cuda` compares on the GPU itself."
+        )
     return "\n".join(rows) + "\n\n" + difference
 
 

@@ -20,9 +20,11 @@ from model.evaluate import Scores, ValidationSet, score
 from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from model.transformer import Transformer, padding_mask
 from server.bundle import Bundle
+from server.engine.device_runner import DeviceModelRunner
 from server.engine.engine import Engine
 from server.engine.kv_cache import KVCachePool
-from server.engine.model_runner import OrtModelRunner, cache_shape, load_sessions
+from server.engine.model_runner import ModelRunner, OrtModelRunner, cache_shape, load_sessions
+from server.engine.provider import HOST
 from server.engine.request import GREEDY, DecodingParameters, Sequence, default_max_tokens
 from server.engine.scheduler import Policy, Scheduler
 from server.engine.search import Search
@@ -55,6 +57,7 @@ BUDGETS = {
     # Sentences that a model is unsure of flip at the smallest rounding: what counts is the score.
     "int8": Budget(4.0, 0.15, 0.3, 0.3),
     "int8-rows": Budget(4.0, 0.15, 0.3, 0.3),
+    "fp16": Budget(0.1, 0.01, 0.9, 0.1),
 }
 
 
@@ -77,6 +80,8 @@ class ParityReport:
     """``parity.json``."""
 
     precision: str
+    measured_on: str
+    """The execution provider that ran the exported graphs for this report."""
     log_prob_difference_max: float
     """Largest difference of a token's log-probability, step by step on PyTorch's own output."""
     log_prob_difference_mean: float
@@ -97,8 +102,7 @@ class Exported:
         """Load them on one engine of one thread."""
         tokens = bundle.manifest.tokens
         self.vocabulary = bundle.manifest.shape.target_vocab_size
-        self.pool = KVCachePool(cache_shape(bundle.manifest, _SLOTS))
-        self.runner = OrtModelRunner(bundle, load_sessions(bundle), self.pool)
+        self.pool, self.runner = _runner(bundle)
         policy = Policy(max_encode_tokens=512, window=64)
         scheduler = Scheduler(self.pool, policy, bos_id=tokens.bos, eos_id=tokens.eos)
         search = Search(self.pool, eos_id=tokens.eos, never={tokens.pad, tokens.bos, tokens.unk})
@@ -137,6 +141,15 @@ class Exported:
         return [target.decode(ids) for ids in outputs]
 
 
+def _runner(bundle: Bundle) -> tuple[KVCachePool, ModelRunner]:
+    """What will serve the bundle; one for CUDA does it on this machine's processor."""
+    if bundle.manifest.provider == "cuda":
+        runner = DeviceModelRunner(bundle, _SLOTS, HOST)
+        return runner.pool, runner
+    pool = KVCachePool(cache_shape(bundle.manifest, _SLOTS))
+    return pool, OrtModelRunner(bundle, load_sessions(bundle), pool)
+
+
 def sequence_of(
     ids: list[int], max_tokens: int, parameters: DecodingParameters = GREEDY
 ) -> Sequence:
@@ -173,6 +186,7 @@ def verify(
         datasets[name] = _compare(model, exported, tokenizers, sample, manifest.target_language)
     report = ParityReport(
         precision=manifest.precision,
+        measured_on=HOST.provider,
         log_prob_difference_max=highest,
         log_prob_difference_mean=mean,
         budget=BUDGETS[manifest.precision],

@@ -14,7 +14,6 @@ from prometheus_client import start_http_server
 from server.api.door import Door
 from server.api.models import ModelService
 from server.api.translation import TranslationService
-from server.engine.model_runner import PROVIDER
 from server.errors import PortTaken, SettingsFault, StartupError
 from server.metrics import Metrics
 from server.registry import ModelRegistry
@@ -59,7 +58,7 @@ async def serve(settings: Settings, started: float) -> None:
     )
     door = Door(
         TranslationService(catalogue, settings),
-        ModelService(catalogue, PROVIDER, _admin(registry, settings)),
+        ModelService(catalogue, settings.provider, _admin(registry, settings)),
         settings,
         metrics,
     )

@@ -149,8 +149,8 @@ class Bundle:
         inputs: the step writes the new key and value of each row in place at its position.
 
     A bundle for CUDA computes in float16: its ``cross_query_l`` are float16, and in place of
-    ``block_maxima`` it has ``likeliest`` int64 [B], the largest logit's token. It has one graph more,
-    ``slots.onnx``, which copies rows of the caches and which ``export/slots.py`` describes.
+    ``block_maxima`` it has ``likeliest`` int64 [B], the largest logit's token. It has one graph
+    more, ``slots.onnx``, which copies rows of the caches; ``export/slots.py`` describes it.
     """
 
     folder: Path

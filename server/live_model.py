@@ -7,13 +7,15 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from server.bundle import Bundle
 from server.engine.async_engine import AsyncEngine
+from server.engine.device_runner import DeviceModelRunner
 from server.engine.engine import Engine
 from server.engine.kv_cache import KVCachePool
-from server.engine.model_runner import OrtModelRunner, Sessions, cache_shape, load_sessions
+from server.engine.model_runner import ModelRunner, OrtModelRunner, cache_shape, load_sessions
+from server.engine.provider import Device, choose
 from server.engine.scheduler import Policy, Scheduler
 from server.engine.search import Search
 from server.errors import BundleError, DragomanError
@@ -49,6 +51,7 @@ class LiveModel:
 
         Raises:
             BundleError: ONNX Runtime or SentencePiece cannot load a file.
+            ProviderUnavailable: it cannot run where it is asked to.
         """
         self.bundle = bundle
         self.healthy = True
@@ -99,6 +102,7 @@ def build_engine(
 
     Raises:
         BundleError: ONNX Runtime cannot load its graphs.
+        ProviderUnavailable: they cannot run where they are asked to.
     """
     engines = engines_of(bundle, settings, metrics)
     logger.info(
@@ -117,24 +121,70 @@ def build_engine(
 
 
 def engines_of(bundle: Bundle, settings: Settings, metrics: Metrics) -> list[Engine]:
-    """The engines of a bundle, no threads yet; weights are shared.
+    """The engines of a bundle, no threads yet; on a CPU weights are shared.
 
     Raises:
         BundleError: ONNX Runtime cannot load its graphs.
+        ProviderUnavailable: they cannot run where they are asked to.
     """
-    sessions = load_sessions(bundle, settings.engine_threads)
-    count = settings.engines or max(1, available_cores() // settings.engine_threads)
+    name = bundle.manifest.name
+    device = device_for(bundle, settings)
+    logger.info(
+        "%s: runs on %s (provider %s, %s graphs)",
+        name,
+        device.provider,
+        settings.provider,
+        bundle.manifest.precision,
+    )
+    runners = _host_runners if device.kind == "cpu" else _device_runners
     return [
-        _one_engine(f"{bundle.manifest.name}-{number}", bundle, sessions, settings, metrics)
-        for number in range(count)
+        _one_engine(f"{name}-{number}", bundle, pool, runner, settings, metrics)
+        for number, (pool, runner) in enumerate(runners(bundle, settings, device))
     ]
 
 
+def device_for(bundle: Bundle, settings: Settings) -> Device:
+    """Where a bundle runs.
+
+    Raises:
+        ProviderUnavailable: not where it is asked to, or that is not there.
+    """
+    return Device(
+        kind=choose(bundle.manifest, settings.provider),
+        number=settings.device_id,
+        memory_limit_bytes=settings.gpu_mem_limit,
+        graphs=settings.cuda_graphs,
+    )
+
+
+def _host_runners(
+    bundle: Bundle, settings: Settings, _: Device
+) -> Iterator[tuple[KVCachePool, ModelRunner]]:
+    """One a core, all over the same sessions."""
+    sessions = load_sessions(bundle, settings.engine_threads)
+    for _number in range(settings.engines or max(1, available_cores() // settings.engine_threads)):
+        pool = KVCachePool(cache_shape(bundle.manifest, settings.slots))
+        yield pool, OrtModelRunner(bundle, sessions, pool)
+
+
+def _device_runners(
+    bundle: Bundle, settings: Settings, device: Device
+) -> Iterator[tuple[KVCachePool, ModelRunner]]:
+    """One, unless more are asked for; a recorded step has one user, so each has its sessions."""
+    for _ in range(settings.engines or 1):
+        runner = DeviceModelRunner(bundle, settings.slots, device)
+        yield runner.pool, runner
+
+
 def _one_engine(
-    name: str, bundle: Bundle, sessions: Sessions, settings: Settings, metrics: Metrics
+    name: str,
+    bundle: Bundle,
+    pool: KVCachePool,
+    runner: ModelRunner,
+    settings: Settings,
+    metrics: Metrics,
 ) -> Engine:
     tokens = bundle.manifest.tokens
-    pool = KVCachePool(cache_shape(bundle.manifest, settings.slots))
     policy = Policy(
         max_encode_tokens=settings.max_encode_tokens,
         window=settings.window,
@@ -142,7 +192,7 @@ def _one_engine(
     )
     scheduler = Scheduler(pool, policy, bos_id=tokens.bos, eos_id=tokens.eos)
     search = Search(pool, eos_id=tokens.eos, never={tokens.pad, tokens.bos, tokens.unk})
-    return Engine(name, scheduler, OrtModelRunner(bundle, sessions, pool), search, metrics)
+    return Engine(name, scheduler, runner, search, metrics)
 
 
 def available_cores() -> int:

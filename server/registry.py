@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from server.bundle import MANIFEST, Bundle, open_bundle
-from server.engine.model_runner import PROVIDER
+from server.engine.provider import NAMES
 from server.errors import (
     BundleError,
     FailedPrecondition,
     InvalidRequest,
+    ProviderUnavailable,
     SettingsFault,
     ShuttingDown,
 )
@@ -121,7 +122,7 @@ class ModelRegistry:
         folder = _inside(self._settings.model_root, path)
         try:
             return await self._in_turn(functools.partial(self._load, folder))
-        except BundleError as error:
+        except (BundleError, ProviderUnavailable) as error:
             # Where the root lies on this machine is not the caller's business.
             reason = str(error).replace(f"{self._settings.model_root.resolve()}{os.sep}", "")
             raise FailedPrecondition("BUNDLE", path, reason) from error
@@ -199,7 +200,8 @@ class ModelRegistry:
             {
                 "digest": digest,
                 "precision": manifest.precision,
-                "provider": PROVIDER,
+                "provider": NAMES[manifest.provider],
+                "requested_provider": self._settings.provider,
                 "source_language": manifest.source_language,
                 "target_language": manifest.target_language,
             }
@@ -232,7 +234,7 @@ class ModelRegistry:
             self._check_open()
             answer.set_result(await change())
         except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's
-            if isinstance(error, BundleError):
+            if isinstance(error, BundleError | ProviderUnavailable):
                 logger.warning("the models are as they were: %s", error)
             answer.set_exception(error)
             answer.exception()  # nobody may be left to hear it

@@ -221,6 +221,7 @@ class Model(_message.Message):
     LICENCE_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     PRODUCER_COMMIT_FIELD_NUMBER: _builtins.int
+    REQUESTED_PROVIDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, unique on the server."""
     digest: _builtins.str
@@ -243,6 +244,8 @@ class Model(_message.Message):
     """Licence of the weights."""
     producer_commit: _builtins.str
     """Commit of the code that exported the model."""
+    requested_provider: _builtins.str
+    """Where the server's setting wants models to run: "auto", "cpu" or "cuda"."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___QualityScore]:
         """Quality as it was measured when the model was exported."""
@@ -262,10 +265,11 @@ class Model(_message.Message):
         licence: _builtins.str = ...,
         scores: _abc.Iterable[Global___QualityScore] | None = ...,
         producer_commit: _builtins.str = ...,
+        requested_provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "licence", b"licence", "max_source_tokens", b"max_source_tokens", "max_target_tokens", b"max_target_tokens", "name", b"name", "parameter_count", b"parameter_count", "precision", b"precision", "producer_commit", b"producer_commit", "provider", b"provider", "scores", b"scores", "source_language", b"source_language", "target_language", b"target_language"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "licence", b"licence", "max_source_tokens", b"max_source_tokens", "max_target_tokens", b"max_target_tokens", "name", b"name", "parameter_count", b"parameter_count", "precision", b"precision", "producer_commit", b"producer_commit", "provider", b"provider", "requested_provider", b"requested_provider", "scores", b"scores", "source_language", b"source_language", "target_language", b"target_language"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from dragoman.v1 import models_pb2, translation_pb2
 from server.bundle import Bundle
+from server.engine.provider import NAMES
 from server.engine.request import DecodingParameters, FinishReason
 from server.errors import InvalidRequest
 from server.settings import Settings
@@ -261,8 +262,11 @@ def model_reference(bundle: Bundle) -> translation_pb2.ModelReference:
     return translation_pb2.ModelReference(name=bundle.manifest.name, digest=bundle.digest)
 
 
-def model_message(bundle: Bundle, provider: str) -> models_pb2.Model:
-    """The wire's description of a model."""
+def model_message(bundle: Bundle, requested: str) -> models_pb2.Model:
+    """The wire's description of a model; ``requested`` is the setting of the provider.
+
+    A bundle that is live runs where it says: anything else was an error when it was loaded.
+    """
     manifest = bundle.manifest
     return models_pb2.Model(
         name=manifest.name,
@@ -270,7 +274,8 @@ def model_message(bundle: Bundle, provider: str) -> models_pb2.Model:
         source_language=manifest.source_language,
         target_language=manifest.target_language,
         precision=manifest.precision,
-        provider=provider,
+        provider=NAMES[manifest.provider],
+        requested_provider=requested,
         parameter_count=manifest.shape.parameter_count,
         max_source_tokens=manifest.shape.max_source_tokens,
         max_target_tokens=manifest.shape.max_target_tokens,

@@ -19,17 +19,17 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     """What the server holds, and changes of it."""
 
     def __init__(
-        self, catalogue: Catalogue, provider: str, registry: ModelRegistry | None = None
+        self, catalogue: Catalogue, requested: str, registry: ModelRegistry | None = None
     ) -> None:
-        """Set the models and the execution provider that runs them.
+        """Set the models.
 
         Args:
             catalogue: the models.
-            provider: where they run.
+            requested: the setting that says where they should run.
             registry: changes them; None = callers may not.
         """
         self._catalogue = catalogue
-        self._provider = provider
+        self._requested = requested
         self._registry = registry
 
     async def ListModels(  # noqa: N802  the wire's name
@@ -37,7 +37,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     ) -> models_pb2.ListModelsResponse:
         """All models, by name."""
         del request, context
-        models = [convert.model_message(p.bundle, self._provider) for p in self._catalogue]
+        models = [convert.model_message(p.bundle, self._requested) for p in self._catalogue]
         return models_pb2.ListModelsResponse(models=models)
 
     async def GetModel(  # noqa: N802  the wire's name
@@ -48,7 +48,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         if not request.name:
             raise InvalidRequest("name", "is missing")
         pipeline = self._catalogue.named(request.name)
-        model = convert.model_message(pipeline.bundle, self._provider)
+        model = convert.model_message(pipeline.bundle, self._requested)
         return models_pb2.GetModelResponse(model=model)
 
     async def LoadModel(  # noqa: N802  the wire's name
@@ -58,7 +58,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         del context
         loaded = await self._admin().load(request.path)
         return models_pb2.LoadModelResponse(
-            model=convert.model_message(loaded.bundle, self._provider),
+            model=convert.model_message(loaded.bundle, self._requested),
             replaced_digest=loaded.replaced_digest,
         )
 
@@ -71,7 +71,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         if not request.name:
             raise InvalidRequest("name", "is missing")
         bundle = await registry.unload(request.name)
-        model = convert.model_message(bundle, self._provider)
+        model = convert.model_message(bundle, self._requested)
         return models_pb2.UnloadModelResponse(model=model)
 
     def _admin(self) -> ModelRegistry:

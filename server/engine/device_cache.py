@@ -7,6 +7,8 @@ when the last step ended, so notes can be joined: a move of a move is one move.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from server.engine.kv_cache import CacheShape, KVCachePool
 from server.engine.provider import Device
 
-OrtValue = onnxruntime.OrtValue
+Slots: TypeAlias = "list[int] | NDArray[np.int64]"
 
 
 class DeviceCachePool(KVCachePool):
@@ -46,14 +48,18 @@ class DeviceCachePool(KVCachePool):
         row = (2 * shape.layers, 1, shape.heads, shape.source_positions, shape.head_size)
         self._row = self.array(row, shape.kind)
 
-    def array(self, shape: tuple[int, ...], kind: str | type[np.generic]) -> OrtValue:
+    def array(self, shape: tuple[int, ...], kind: str | type[np.generic]) -> onnxruntime.OrtValue:
         """Zeros on the device."""
         zeros = np.zeros(shape, kind)
         if self._device.kind == "cpu":  # memory of ONNX Runtime's own, as on any device
-            found = OrtValue.ortvalue_from_shape_and_type(list(shape), zeros.dtype.type, "cpu", 0)
+            found = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                list(shape), zeros.dtype.type, "cpu", 0
+            )
             found.update_inplace(zeros)
             return found
-        return OrtValue.ortvalue_from_numpy(zeros, self._device.kind, self._device.number)
+        return onnxruntime.OrtValue.ortvalue_from_numpy(
+            zeros, self._device.kind, self._device.number
+        )
 
     def start(self, slot: int, source_length: int, first_token: int) -> None:
         """As declared; what was to be moved there is not wanted any more."""
@@ -65,9 +71,9 @@ class DeviceCachePool(KVCachePool):
         _note(self._targets, [slot], [to])
         _note(self._sources, [slot], [to])
 
-    def copy_target(self, sources: list[int], slots: list[int]) -> None:
+    def copy_target(self, sources: Slots, slots: Slots) -> None:
         """As declared."""
-        _note(self._targets, sources, slots)
+        _note(self._targets, np.asarray(sources).tolist(), np.asarray(slots).tolist())
 
     def reset(self) -> None:
         """As declared."""
@@ -82,7 +88,7 @@ class DeviceCachePool(KVCachePool):
                 self._move(array, list(notes.values()), array, list(notes))
                 notes.clear()
 
-    def fill(self, found: OrtValue, rows: list[int], slots: list[int]) -> None:
+    def fill(self, found: onnxruntime.OrtValue, rows: list[int], slots: list[int]) -> None:
         """Put rows of what the encoder found, on the device, into the slots' source side."""
         self.settle()
         self._move(found, rows, self.source, slots)
@@ -95,7 +101,13 @@ class DeviceCachePool(KVCachePool):
         found: NDArray[np.float32] = keys.astype(np.float32)
         return found
 
-    def _move(self, source: OrtValue, rows: list[int], into: OrtValue, places: list[int]) -> None:
+    def _move(
+        self,
+        source: onnxruntime.OrtValue,
+        rows: list[int],
+        into: onnxruntime.OrtValue,
+        places: list[int],
+    ) -> None:
         """Copy rows between arrays, or within one."""
         sides = 2 * self.shape.layers
         indices = np.empty((sides, len(places), 2), np.int64)

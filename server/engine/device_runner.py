@@ -18,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from server.bundle import DECODER, ENCODER, SLOTS, Bundle
-from server.engine.device_cache import DeviceCachePool, OrtValue
+from server.engine.device_cache import DeviceCachePool
 from server.engine.logits import BLOCK, Logits
 from server.engine.model_runner import cache_shape
 from server.engine.provider import Device, load_session
@@ -70,9 +70,9 @@ class _Step:
 
     binding: onnxruntime.IOBinding
     options: onnxruntime.RunOptions
-    likeliest: OrtValue
-    logits: OrtValue
-    queries: list[OrtValue]
+    likeliest: onnxruntime.OrtValue
+    logits: onnxruntime.OrtValue
+    queries: list[onnxruntime.OrtValue]
 
 
 class DeviceModelRunner:
@@ -89,16 +89,18 @@ class DeviceModelRunner:
         self._encoder = load_session(folder / ENCODER, device)
         self._decoder = load_session(folder / DECODER, device, graphs=True, strict=True)
         shape = cache_shape(bundle.manifest, slots)
-        self.pool = DeviceCachePool(shape, load_session(folder / SLOTS, device, strict=True), device)
+        self.pool = DeviceCachePool(
+            shape, load_session(folder / SLOTS, device, strict=True), device
+        )
         self._pad_id = bundle.manifest.tokens.pad
         self._vocabulary = -(-bundle.manifest.shape.target_vocab_size // BLOCK) * BLOCK
         # Recorded with the step, so what is given is the most there can be.
         self._self_total = np.array(shape.target_positions, np.int32)
         self._cross_total = np.array(shape.source_positions, np.int32)
         self._columns = {
-            "tokens": _Column(self.pool.array((slots,), np.int64)),
-            "positions": _Column(self.pool.array((slots,), np.int32)),
-            "source_lengths": _Column(self.pool.array((slots,), np.int32)),
+            "tokens": _Column(self.pool, np.int64),
+            "positions": _Column(self.pool, np.int32),
+            "source_lengths": _Column(self.pool, np.int32),
         }
         self._buckets = buckets(slots)
         self._steps: dict[int, _Step] = {}
@@ -145,7 +147,12 @@ class DeviceModelRunner:
         except Exception as error:
             msg = "the decoder failed"
             raise ModelFailure(msg) from error
-        return DeviceLogits(likeliest, lambda: step.logits.numpy()[:rows].copy())
+
+        def fetch() -> FloatArray:
+            values: FloatArray = step.logits.numpy()[:rows].copy()
+            return values
+
+        return DeviceLogits(likeliest, fetch)
 
     def attention(self, row: int) -> FloatArray:
         """As ``ModelRunner`` says; who asks has its keys copied to the host."""
@@ -184,8 +191,7 @@ class DeviceModelRunner:
         pool, shape, place = self.pool, self.pool.shape, (self._device.kind, self._device.number)
         binding = self._decoder.io_binding()
         for name, column in self._columns.items():
-            kind = np.int64 if name == "tokens" else np.int32
-            binding.bind_input(name, *place, kind, [size], column.array.data_ptr())
+            binding.bind_input(name, *place, column.kind, [size], column.array.data_ptr())
         for name, total in (("self_total", self._self_total), ("cross_total", self._cross_total)):
             binding.bind_input(name, "cpu", 0, np.int32, [], total.ctypes.data)
         kind = np.dtype(shape.kind)
@@ -223,8 +229,9 @@ class DeviceModelRunner:
 class _Column:
     """A number a slot, on the device."""
 
-    def __init__(self, array: OrtValue) -> None:
-        self.array = array
+    def __init__(self, pool: DeviceCachePool, kind: type[np.generic]) -> None:
+        self.kind = kind
+        self.array = pool.array((pool.shape.slots,), kind)
         self._held: NDArray[Any] | None = None
 
     def set(self, values: NDArray[Any]) -> None:

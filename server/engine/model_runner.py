@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from server.bundle import DECODER, ENCODER, Bundle, Manifest
 from server.engine.kv_cache import CacheShape, KVCachePool
 from server.engine.logits import BLOCK, Logits
+from server.engine.provider import HOST, load_session
 from server.engine.request import FloatArray, Sequence
-from server.errors import BundleError, ModelFailure
-
-PROVIDER = "CPUExecutionProvider"
+from server.errors import ModelFailure
 
 
 class ModelRunner(Protocol):
@@ -71,37 +70,12 @@ def load_sessions(bundle: Bundle, intra_op_threads: int = 1) -> Sessions:
     """The bundle's graphs, ready to run.
 
     Raises:
-        BundleError: ONNX Runtime cannot load a graph, or loads it elsewhere than asked.
+        BundleError: ONNX Runtime cannot load a graph.
     """
     return Sessions(
-        encoder=_load(bundle, ENCODER, intra_op_threads),
-        decoder=_load(bundle, DECODER, intra_op_threads),
+        encoder=load_session(bundle.folder / ENCODER, HOST, threads=intra_op_threads),
+        decoder=load_session(bundle.folder / DECODER, HOST, threads=intra_op_threads),
     )
-
-
-def _load(bundle: Bundle, name: str, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Spinning threads burn a core that the other engine or the network front needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(
-            str(bundle.folder / name),
-            options,
-            providers=[PROVIDER],
-            # The fused op is 4-5 times slower on a CPU than the two it replaces.
-            disabled_optimizers=["SkipLayerNormFusion"],
-        )
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        msg = f"{bundle.folder / name}: ONNX Runtime cannot load it ({reason})"
-        raise BundleError(msg) from error
-    if session.get_providers()[0] != PROVIDER:
-        msg = f"{bundle.folder / name}: asked for {PROVIDER}, got {session.get_providers()[0]}"
-        raise BundleError(msg)
-    return session
 
 
 class OrtModelRunner:
@@ -118,8 +92,7 @@ class OrtModelRunner:
         self._logits = np.zeros((slots, blocks * BLOCK), np.float32)
         self._maxima = np.zeros((slots, blocks), np.float32)
         width = shape.heads * shape.head_size
-        floats = np.float16 if bundle.manifest.precision == "fp16" else np.float32
-        self._queries = np.zeros((shape.layers, slots, width), floats)
+        self._queries = np.zeros((shape.layers, slots, width), np.float32)
         # The graph takes the index of the last source token, and these two as scalars.
         self._last_source = np.zeros(slots, np.int32)
         self._self_total = np.ones((), np.int32)

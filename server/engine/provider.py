@@ -128,7 +128,9 @@ def load_session(
         raise BundleError(msg) from error
     found = session.get_providers()[0]
     if found != device.provider:
-        missing = "; ".join(_missing_libraries()) or "a library, the driver or the device is missing"
+        missing = (
+            "; ".join(_missing_libraries()) or "a library, the driver or the device is missing"
+        )
         msg = (
             f"{path}: asked for {device.provider}, got {found} ({missing}); it needs an NVIDIA "
             f"driver for CUDA 13 and the libraries of {_INSTALL}"

@@ -15,7 +15,6 @@ from server.api.models import ModelService
 from server.api.translation import TranslationService
 from server.bundle import Bundle, open_bundle
 from server.engine.async_engine import AsyncEngine
-from server.engine.model_runner import PROVIDER
 from server.live_model import build_engine
 from server.metrics import Metrics
 from server.settings import Settings
@@ -57,7 +56,7 @@ async def inner(bundle: Bundle, request: pytest.FixtureRequest) -> AsyncIterator
     catalogue = Catalogue([pipeline])
     door = Door(
         TranslationService(catalogue, settings),
-        ModelService(catalogue, PROVIDER),
+        ModelService(catalogue, settings.provider),
         settings,
         metrics,
     )

@@ -189,8 +189,8 @@ def test_a_model_is_plain_and_complete() -> None:
     score = models_pb2.QualityScore(dataset="t", metric="BLEU", value=0.5, signature="s")
     wire = models_pb2.Model(
         name="small", digest="ab", source_language="en", target_language="zh-TW",
-        precision="int8", provider="CPU", parameter_count=7, max_source_tokens=5,
-        max_target_tokens=6,  licence="CC", scores=[score], producer_commit="c",
+        precision="int8", provider="CPU", requested_provider="auto", parameter_count=7,
+        max_source_tokens=5, max_target_tokens=6, licence="CC", scores=[score], producer_commit="c",
     )  # fmt: skip
     found = results.model_info(wire)
     assert found.scores == (dragoman.QualityScore("t", "BLEU", 0.5, "s"),)
