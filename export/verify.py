@@ -242,7 +242,7 @@ def stepwise_difference(
     """
     sources = [ids for ids in sources if len(ids) < exported.pool.shape.source_positions][:_SLOTS]
     source = collate([_pair(ids) for ids in sources]).source
-    limit = min(64, exported.pool.shape.target_positions)
+    limit = min(64, exported.pool.shape.target_positions - 1)  # and the end
     targets = [hypothesis.ids for hypothesis in greedy(model, source, limit)]
     batch = collate([_pair(ids, out) for ids, out in zip(sources, targets, strict=True)])
     expected = model(source, batch.target_in, padding_mask(source, PAD_ID)).log_softmax(-1).numpy()

@@ -82,6 +82,8 @@ def test_the_metrics_parse_add_up_and_hold_no_text() -> None:
     assert value("dragoman_kv_cache_usage_ratio") == 0
     assert value("dragoman_ready") == 1
     assert value("dragoman_model_info", model="en-zh-TW", precision="int8") == 1
+    ran = {"provider": "CPUExecutionProvider", "requested_provider": "auto"}
+    assert value("dragoman_model_info", model="en-zh-TW", **ran) == 1
     buckets = [
         float(sample.labels["le"])
         for sample in families["dragoman_request_duration_seconds"].samples

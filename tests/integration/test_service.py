@@ -188,6 +188,7 @@ def test_models_are_listed_and_described(server: RunningServer, bundle: Bundle) 
         assert model.digest == bundle.digest
         assert (model.source_language, model.target_language) == ("en", "zh-TW")
         assert model.provider == "CPUExecutionProvider"
+        assert model.requested_provider == "auto"
         assert {score.metric for score in model.scores} >= {"BLEU"}
         assert models.GetModel(models_pb2.GetModelRequest(name="en-zh-TW")).model == model
         with pytest.raises(grpc.RpcError) as caught:

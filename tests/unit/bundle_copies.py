@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from server.bundle import MANIFEST
+from server.bundle import MANIFEST, SLOTS, file_digest
 
 SHIPPED = Path(__file__).parents[2] / "bundles" / "en-zh-TW"
 
@@ -28,6 +28,18 @@ def change_manifest(folder: Path, **changes: Any) -> None:
 def version(number: int) -> dict[str, Any]:
     """Changes that give a copy a digest of its own and leave its answers alone."""
     return {"licence": f"test version {number}"}
+
+
+def copy_for_cuda(folder: Path) -> Path:
+    """A bundle that says it is for CUDA, whole as far as opening it can tell."""
+    copy_bundle(folder)
+    (folder / SLOTS).write_bytes(b"a graph")
+    files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    change_manifest(
+        folder, precision="fp16", cache_type="float16", provider="cuda",
+        files=files | {SLOTS: file_digest(folder / SLOTS)},
+    )  # fmt: skip
+    return folder
 
 
 def wrong_goldens() -> dict[str, Any]:
