@@ -2,8 +2,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
+# Where a GPU answers, everything is set up for CUDA: an environment has one kind of ONNX Runtime.
+COMMA := ,
+GPU := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
+SERVE ?= $(if $(GPU),serve-cuda,serve)
+DEV ?= $(if $(GPU),bench-cuda$(COMMA)dev-core,dev)
 
-.PHONY: help serve test lint proto bench bench-peers clean
+.PHONY: help serve test lint proto bench bench-peers bench-cuda clean
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -31,15 +36,18 @@ bench: $(VENV)/.dev  ## engine alone and through gRPC, interleaved
 bench-peers: $(VENV)/.dev  ## our engine beside CTranslate2, ONNX Runtime and PyTorch (ARGS="--dev DIR")
 	$(BIN)/python -m loadtest.peers $(ARGS)
 
+bench-cuda: $(VENV)/$(if $(GPU),.dev,.serve)  ## on a GPU: parity with float32, steps, throughput, peers
+	$(BIN)/python -m loadtest.cuda $(ARGS)
+
 clean:  ## remove the environment
 	rm -rf $(VENV)
 
 $(VENV)/.serve: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[serve]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(SERVE)]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(DEV)]'
 	touch $@ $(VENV)/.serve

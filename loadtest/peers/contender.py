@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from loadtest.peers.workload import Ids
 
 Kind = Literal["dragoman", "ctranslate2", "onnxruntime", "pytorch"]
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "int8", "float16"]
 Result = TypeVar("Result")
 
 
@@ -42,6 +42,7 @@ class Setup:
     """Batches that it works on at once."""
     threads: int = 1
     """Threads of each worker."""
+    device: Literal["cpu", "cuda"] = "cpu"
 
     @property
     def name(self) -> str:

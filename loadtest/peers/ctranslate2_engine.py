@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import site
+from pathlib import Path
 from typing import Any
 
 import ctranslate2
@@ -23,8 +26,11 @@ class CTranslate2Engine:
     def __init__(self, setup: Setup) -> None:
         """Load a converted model."""
         self._workers = setup.workers
+        if setup.device == "cuda":
+            _load_cublas()
         self._translator = ctranslate2.Translator(
             str(setup.model),
+            device=setup.device,
             compute_type=setup.precision,
             inter_threads=setup.workers,
             intra_threads=setup.threads,
@@ -99,6 +105,14 @@ class CTranslate2Engine:
 
     def _same_limit(self, indices: list[int]) -> bool:
         return len({self._limits[index] for index in indices}) == 1
+
+
+def _load_cublas() -> None:
+    """Load the cuBLAS of CUDA 12 from its package, where CTranslate2 would not look for it."""
+    for place in map(Path, site.getsitepackages()):
+        for name in ("libcublasLt.so.12", "libcublas.so.12"):
+            for library in sorted(place.glob(f"nvidia/*/lib/{name}")):
+                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def words(ids: list[int]) -> list[str]:

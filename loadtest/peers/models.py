@@ -49,7 +49,7 @@ def shipped_models(trained: Path, bundle: Path, folder: Path) -> Models:
         bundle: exported from it.
         folder: where the peers' files go.
     """
-    network = _without_special_tokens(read_trained(trained).model)
+    network = without_special_tokens(read_trained(trained).model)
     return _convert(network, bundle, folder, forced_lengths=False)
 
 
@@ -69,7 +69,7 @@ def base_models(trained: Path, folder: Path) -> Models:
     settings = ModelSettings(preset="base")
     torch.manual_seed(_BASE_SEED)
     network = Transformer(settings.build(_BASE_PIECES, _BASE_PIECES)).eval()
-    network = _without_special_tokens(network, EOS_ID)
+    network = without_special_tokens(network, EOS_ID)
     source, target = (_with_pieces(one, _BASE_PIECES) for one in read.tokenizers)
     drawn = dataclasses.replace(
         read,
@@ -110,7 +110,7 @@ def _convert(network: Transformer, bundle: Path, folder: Path, *, forced_lengths
     return Models(network, bundle, places, forced_lengths)
 
 
-def _without_special_tokens(network: Transformer, *more: int) -> Transformer:
+def without_special_tokens(network: Transformer, *more: int) -> Transformer:
     """A copy that gives tokens no text has no chance.
 
     Our engine passes them over by itself; so all contenders choose among the same tokens, and none

@@ -20,17 +20,20 @@ class TorchEngine(StaticEngine):
         """Read the weights."""
         super().__init__()
         torch.set_num_threads(setup.threads)
-        self._model, _ = load_weights(setup.model)
+        self._device = torch.device(setup.device)
+        floats = torch.float16 if setup.precision == "float16" else torch.float32
+        self._model = load_weights(setup.model)[0].to(self._device, floats)
 
     @torch.inference_mode()
     def generate(self, sources: Ids, max_tokens: int) -> Ids:
         """As declared."""
         longest = max(map(len, sources))
-        source = torch.tensor([ids + [PAD_ID] * (longest - len(ids)) for ids in sources])
+        padded = [ids + [PAD_ID] * (longest - len(ids)) for ids in sources]
+        source = torch.tensor(padded, device=self._device)
         mask = padding_mask(source, PAD_ID)
         cross = self._model.cross_keys_values(self._model.encode(source, mask))
-        tokens = torch.full((len(sources), 1), BOS_ID)
-        ended = torch.zeros(len(sources), dtype=torch.bool)
+        tokens = torch.full((len(sources), 1), BOS_ID, device=self._device)
+        ended = torch.zeros(len(sources), dtype=torch.bool, device=self._device)
         cache: list[KeyValue] | None = None
         steps: list[Tensor] = []
         for _ in range(max_tokens):
