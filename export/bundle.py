@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import onnx
+import onnxruntime
 
 from export.builder import OPSET
 from export.calibration import Calibration, calibrate
@@ -212,7 +213,8 @@ def _manifest(
         producer=Producer(
             commit=_commit(),
             opset=OPSET,
-            versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")},
+            versions={name: version(name) for name in ("torch", "onnx")}
+            | {"onnxruntime": onnxruntime.__version__},  # of either kind
         ),
         training_data=[
             TrainingSource(

@@ -138,9 +138,7 @@ class DeviceModelRunner:
             self.pool.settle()
             self._upload()
             if not self._recorded:
-                for size in self._buckets:
-                    self._run(size)
-                self._recorded = True
+                self._record()
             step = self._run(next(size for size in self._buckets if size >= rows))
             self._last = step
             likeliest = step.likeliest.numpy()[:rows].copy()
@@ -178,6 +176,17 @@ class DeviceModelRunner:
             current = values.copy()
             current[used:] = self._pad_id if name == "tokens" else 0
             self._columns[name].set(current)
+
+    def _record(self) -> None:
+        """Run every size once, so that nobody waits for a recording later.
+
+        All memory that outlives a run is taken before: a recorded step goes on writing to what it
+        had for itself then.
+        """
+        self._steps = {size: self._bound(size) for size in self._buckets}
+        for size in self._buckets:
+            self._run(size)
+        self._recorded = True
 
     def _run(self, size: int) -> _Step:
         if size not in self._steps:

@@ -171,20 +171,6 @@ def test_in_float16_the_engine_says_what_torch_says(
     assert exported.greedy(sources) == expected
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_float16_graphs_take_either_norm_and_a_vocabulary_that_fills_its_blocks(
-    norm: str, toy: TrainingData, tmp_path: Path
-) -> None:
-    model = random_model(7, norm=norm, target_vocab_size=64)
-    settings = dataclasses.replace(SETTINGS, precision="fp16", cache="float16")
-    whole = trained(model, toy)
-    write_graphs(whole, [], tmp_path, settings)
-    exported = Exported(Bundle(tmp_path, writer._manifest(whole, settings, [], []), digest=""))
-    highest, mean = stepwise_difference(model, exported, SOURCES)
-    assert highest < 0.25
-    assert mean < 0.02
-
-
 def test_sizes_of_batch_are_powers_of_two_and_all_slots() -> None:
     assert buckets(1) == [1]
     assert buckets(6) == [1, 2, 4, 6]
