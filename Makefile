@@ -2,8 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
-# Where a GPU answers, everything is set up for CUDA: an environment has one kind of ONNX Runtime.
 COMMA := ,
+# Where a GPU answers, everything is set up for CUDA: an environment has one kind of ONNX Runtime.
 GPU := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 SERVE ?= $(if $(GPU),serve-cuda,serve)
 DEV ?= $(if $(GPU),bench-cuda$(COMMA)dev-core,dev)

@@ -52,6 +52,7 @@ def describe(bundle: Bundle) -> list[str]:
         ("digest", bundle.digest),
         ("languages", f"{manifest.source_language} -> {manifest.target_language}"),
         ("precision", manifest.precision),
+        ("provider", manifest.provider),
         ("weights", f"{shape.parameter_count / 1e6:.1f} million, {size / 1e6:.1f} MB on disk"),
         ("layers", f"{shape.encoder_layers} encoder, {shape.decoder_layers} decoder"),
         ("size", f"d_model {shape.d_model}, {shape.heads} heads, d_ff {shape.d_ff}"),
