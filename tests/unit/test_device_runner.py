@@ -125,7 +125,7 @@ def engines(integers: Bundle) -> list[Engine]:
     return [on_host(integers), on_device(integers), on_device(integers, graphs=True)]
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=25, deadline=None)
 @given(arrivals=ARRIVALS)
 def test_whoever_comes_and_goes_gets_the_tokens_of_the_host(
     arrivals: list[Arrival], engines: list[Engine]
