@@ -193,7 +193,7 @@ def test_logits_stay_where_they_are_unless_somebody_looks() -> None:
     plain = Logits.of(values.copy())
     plain.forbid(values.argmax(axis=1).tolist())
     assert logits.argmax().tolist() == plain.argmax().tolist()
-    np.testing.assert_array_equal(logits.log_sum_exp([0, 2]), plain.log_sum_exp([0, 2]))
+    np.testing.assert_array_equal(logits.values, plain.values)
     assert len(fetched) == 1
     with pytest.raises(AttributeError):
         _ = logits.nothing_of_that_name
