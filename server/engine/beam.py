@@ -1,7 +1,9 @@
-"""Beam search of one sentence: which hypotheses live on, and which have ended.
+"""Beam search: which hypotheses of a sentence live on, and which have ended.
 
 The same search as ``model/decoding.py``: of the K likeliest extensions, those that end are ranked
 by their penalised score; the K likeliest that do not end live on; it is over when K have ended.
+All sentences with as many hypotheses take a step together, as arrays. A sentence's slots are in
+the order of its hypotheses, the likeliest first.
 """
 
 from __future__ import annotations
@@ -9,79 +11,61 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engine.kv_cache import KVCachePool
 from server.engine.request import FinishReason, FloatArray, Hypothesis, Sequence
 
-
-@dataclass(slots=True, eq=False)
-class Live:
-    """A hypothesis that may go on: its last token, and the hypothesis that it went on from."""
-
-    place: int
-    """Which of the sequence's slots."""
-    log_prob: float = 0.0
-    """Sum over its tokens."""
-    token: int = -1
-    token_log_prob: float = 0.0
-    parent: Live | None = None
-    looked: FloatArray | None = None
-    """Where its row has looked in the step after it."""
-
-    @property
-    def line(self) -> list[Live]:
-        """The hypotheses that it grew from, shortest first, without the empty one; itself last."""
-        line: list[Live] = []
-        one: Live | None = self
-        while one is not None and one.parent is not None:
-            line.append(one)
-            one = one.parent
-        return line[::-1]
-
-    @property
-    def ids(self) -> list[int]:
-        """Its tokens."""
-        return [one.token for one in self.line]
+Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
-class Extension(NamedTuple):
-    """A token that a live hypothesis may go on with."""
+class Extensions(NamedTuple):
+    """The likeliest extensions of each of G beams, best first, C each; what is missing is -inf."""
 
-    total: float
-    """Log-probability of the hypothesis and this token."""
-    parent: int
-    """Which of the live."""
-    token: int
-    log_prob: float
+    totals: Doubles
+    """[G, C], log-probability of the hypothesis and its new token."""
+    parents: Ints
+    """[G, C], which of the beam's hypotheses, by rank."""
+    tokens: Ints
+    """[G, C]."""
+
+
+class _Step(NamedTuple):
+    """What became of the hypotheses of a beam in a step, by their rank after it."""
+
+    parents: list[int]
+    tokens: list[int]
+    log_probs: list[float]
+
+
+@dataclass(slots=True)
+class _Path:
+    """A hypothesis from its first token to its last."""
+
+    ids: list[int]
+    token_log_probs: list[float]
+    attention: list[FloatArray]
 
 
 class Beam:
     """The hypotheses of a running sequence; it starts with one, of no token."""
 
-    def __init__(self, sequence: Sequence, eos_id: int) -> None:
+    def __init__(self, sequence: Sequence) -> None:
         """Start on the sequence's first slot."""
-        self.live = [Live(0)]
-        self._sequence = sequence
-        self._eos_id = eos_id
+        self.sequence = sequence
+        self.size = sequence.parameters.beams
+        self._alive = True
+        self._steps: list[_Step] = []
+        self._looked: list[dict[int, FloatArray]] = []
         self._ended: list[Hypothesis] = []
-
-    @property
-    def size(self) -> int:
-        """Hypotheses kept."""
-        return self._sequence.parameters.beams
-
-    @property
-    def _step(self) -> int:
-        """The step that is being taken; the sequence counts it when it is done."""
-        return self._sequence.steps + 1
-
-    @property
-    def slots(self) -> list[int]:
-        """The slot of each live hypothesis."""
-        return [self._sequence.slots[hypothesis.place] for hypothesis in self.live]
 
     @property
     def done(self) -> bool:
         """Whether nothing better is looked for."""
-        return len(self._ended) >= self.size or not self.live
+        return len(self._ended) >= self.size or not self._alive
 
     @property
     def hypotheses(self) -> list[Hypothesis]:
@@ -89,69 +73,147 @@ class Beam:
         ranked = sorted(self._ended, key=lambda hypothesis: -hypothesis.score)
         return ranked[: self.size]
 
-    def advance(self, extensions: list[Extension]) -> list[tuple[int, int]]:
-        """Take a step.
-
-        Args:
-            extensions: the 2K likeliest, best first; half of them may be ends, and then there
-                are still enough to go on with.
-
-        Returns:
-            (slot, other): the target cache that ``slot`` needs is now that of ``other``.
-        """
-        last = self._step == self._sequence.max_tokens
-        chosen: list[Extension] = []
-        for rank, extension in enumerate(extensions):
-            if extension.token == self._eos_id or last:
-                if rank < self.size:
-                    self._end(extension)
-            elif len(chosen) < self.size:
-                chosen.append(extension)
-        return self._branch(chosen)
+    def ids(self, slot: int) -> list[int]:
+        """The tokens of the hypothesis in this slot."""
+        return self._path(self.sequence.slots.index(slot)).ids
 
     def looked(self, slot: int, weights: FloatArray) -> None:
-        """Note where the hypothesis in this slot, if one lives there, has looked this step."""
-        for place, hypothesis in zip(self.slots, self.live, strict=True):
-            if place == slot:
-                hypothesis.looked = weights
+        """Note where the hypothesis in this slot looks in the step that is being taken."""
+        if len(self._looked) == len(self._steps):
+            self._looked.append({})
+        self._looked[-1][self.sequence.slots.index(slot)] = weights
 
-    def _end(self, extension: Extension) -> None:
-        parent = self.live[extension.parent]
-        line, whole = parent.line, extension.token == self._eos_id
-        ids = [one.token for one in line]
-        looks = [one.parent.looked for one in line if one.parent] + [parent.looked]
+    def end(self, rank: int, token: int, total: float, log_prob: float, *, whole: bool) -> None:
+        """A hypothesis has ended with this token: the end token, or the last that there may be."""
+        path = self._path(rank)
+        steps = len(self._steps) + 1
+        if self._looked:
+            path.attention.append(self._looked[-1][rank])
         self._ended.append(
             Hypothesis(
-                ids=ids if whole else [*ids, extension.token],
+                ids=path.ids if whole else [*path.ids, token],
                 finish_reason=FinishReason.EOS if whole else FinishReason.LENGTH,
-                log_prob=extension.total,
-                score=extension.total / self._penalty(),
-                token_log_probs=[*(one.token_log_prob for one in line), extension.log_prob],
-                attention=[look for look in looks if look is not None],
+                log_prob=total,
+                score=total / length_penalty(steps, self.sequence.parameters.length_penalty),
+                token_log_probs=[*path.token_log_probs, log_prob],
+                attention=path.attention,
             )
         )
 
-    def _penalty(self) -> float:
-        """((5 + length) / 6)^alpha (Wu et al. 2016, equation 14)."""
-        return float(((5 + self._step) / 6) ** self._sequence.parameters.length_penalty)
+    def advance(self, step: _Step, slots: list[int], *, alive: bool) -> None:
+        """Take a step: the hypotheses it leaves, and the slots they are in now."""
+        self._steps.append(step)
+        self._alive = alive
+        self.sequence.slots[:] = slots
 
-    def _branch(self, chosen: list[Extension]) -> list[tuple[int, int]]:
-        """Make the chosen the living: a parent's first child keeps its slot, others are copied."""
-        slots = self._sequence.slots
-        kept = {self.live[extension.parent].place for extension in chosen}
-        spare = [place for place in range(len(slots)) if place not in kept]
-        moves: list[tuple[int, int]] = []
-        children: list[Live] = []
-        for extension in chosen:
-            parent = self.live[extension.parent]
-            place = parent.place
-            if place in kept:
-                kept.remove(place)
-            else:
-                place = spare.pop()
-                moves.append((slots[place], slots[parent.place]))
-            children.append(
-                Live(place, extension.total, extension.token, extension.log_prob, parent)
+    def _path(self, rank: int) -> _Path:
+        """From the hypothesis of this rank back to the empty one, and turned round."""
+        path = _Path([], [], [])
+        for number in range(len(self._steps) - 1, -1, -1):
+            step = self._steps[number]
+            path.ids.append(step.tokens[rank])
+            path.token_log_probs.append(step.log_probs[rank])
+            rank = step.parents[rank]
+            if self._looked:
+                path.attention.append(self._looked[number][rank])
+        for column in (path.ids, path.token_log_probs, path.attention):
+            column.reverse()
+        return path
+
+
+class Beams:
+    """The beams of one pool; what a row's hypothesis has come to moves with its slot."""
+
+    def __init__(self, pool: KVCachePool, eos_id: int) -> None:
+        """Begin without any."""
+        self._pool = pool
+        self._eos_id = eos_id
+        self._log_probs = pool.column(np.float64)
+        """[N], sum over a hypothesis' tokens; -inf for a row without one."""
+
+    def start(self, sequence: Sequence) -> Beam:
+        """A beam on the slots of a sequence that has just got them."""
+        self._log_probs[sequence.slots] = -np.inf
+        self._log_probs[sequence.slots[0]] = 0.0
+        return Beam(sequence)
+
+    def before(self, rows: Ints) -> Doubles:
+        """What the hypotheses of these rows have come to; -inf for a row without one."""
+        before: Doubles = self._log_probs[rows]
+        return before
+
+    def advance(self, beams: list[Beam], rows: Ints, found: Extensions) -> None:
+        """Take a step with beams of one size K; their rows, tokens and caches follow.
+
+        Args:
+            beams: G of them.
+            rows: [G, K], their slots.
+            found: the 2K likeliest extensions; half of them may be ends, and then there are
+                still enough to go on with.
+        """
+        totals, parents, tokens = found
+        size = rows.shape[1]
+        log_probs = totals - np.take_along_axis(self.before(rows), parents, axis=1)
+        last = [beam.sequence.steps + 1 == beam.sequence.max_tokens for beam in beams]
+        ends = (tokens == self._eos_id) | np.array(last)[:, None]
+        there = totals > -np.inf
+        self._end(beams, (ends & there)[:, :size], found, log_probs)
+        going = ~ends & there
+        chosen = np.argsort(~going, axis=1, kind="stable")[:, :size]
+        going, totals, parents, tokens, log_probs = (
+            np.take_along_axis(values, chosen, axis=1)
+            for values in (going, totals, parents, tokens, log_probs)
+        )
+        places, copied = _places(parents, going)
+        slots = np.take_along_axis(rows, places, axis=1)
+        if copied.any():
+            sources = np.take_along_axis(rows, parents, axis=1)
+            self._pool.copy_target(sources[copied], slots[copied])
+        self._pool.tokens[slots] = tokens
+        self._log_probs[slots] = np.where(going, totals, -np.inf)
+        columns = parents.tolist(), tokens.tolist(), log_probs.tolist()
+        alive = going[:, 0].tolist()
+        for beam, lives, of_beam, *step in zip(beams, alive, slots.tolist(), *columns, strict=True):
+            beam.advance(_Step(*step), of_beam, alive=lives)
+
+    def _end(
+        self, beams: list[Beam], ended: Flags, found: Extensions, log_probs: Doubles
+    ) -> None:
+        """Note the extensions that are ends, by ``ended`` [G, K]."""
+        for group, rank in zip(*(axis.tolist() for axis in np.nonzero(ended)), strict=True):
+            token = int(found.tokens[group, rank])
+            beams[group].end(
+                int(found.parents[group, rank]),
+                token,
+                float(found.totals[group, rank]),
+                float(log_probs[group, rank]),
+                whole=token == self._eos_id,
             )
-        self.live = children
-        return moves
+
+
+def _places(parents: Ints, going: Flags) -> tuple[Ints, Flags]:
+    """Where children live, as places among their beam's rows, and which need a parent's cache.
+
+    A parent's first child stays where the parent was; others take the rows of those without
+    children.
+
+    Args:
+        parents: [G, K], the place of each child's parent.
+        going: [G, K]; a child that is none only gets a row.
+    """
+    groups, size = parents.shape
+    earlier = np.tri(size, k=-1, dtype=bool)
+    same = (parents[:, :, None] == parents[:, None, :]) & earlier
+    stays = going & ~same.any(axis=2)
+    taken = np.zeros((groups, size), bool)
+    group, child = np.nonzero(stays)
+    taken[group, parents[group, child]] = True
+    spare = np.argsort(taken, axis=1, kind="stable")
+    number = np.cumsum(~stays, axis=1) - 1  # of each child that moves
+    moved = np.take_along_axis(spare, number.clip(0), axis=1)
+    return np.where(stays, parents, moved), going & ~stays
+
+
+def length_penalty(length: int, alpha: float) -> float:
+    """((5 + length) / 6)^alpha (Wu et al. 2016, equation 14)."""
+    return float(((5 + length) / 6) ** alpha)

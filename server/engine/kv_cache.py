@@ -112,7 +112,7 @@ class KVCachePool:
         assert self.used > 0, "only a slot in use is released"
         self.used -= 1
 
-    def copy_target(self, sources: list[int], slots: list[int]) -> None:
+    def copy_target(self, sources: NDArray[np.int64], slots: NDArray[np.int64]) -> None:
         """Give each slot the target side of another, all at once: what beam search reorders."""
         length = int(self.positions[sources].max()) + 1
         self.self_kv[:, slots, :, :length] = self.self_kv[:, sources, :, :length]

@@ -63,7 +63,7 @@ class Logits:
 
     def best(
         self, rows: NDArray[np.int64], offsets: NDArray[np.float64], count: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
         """The ``count`` largest of each group of rows, an offset added to all logits of a row.
 
         Exact: the count-th largest of a group's maxima is never above its count-th largest value,
@@ -75,27 +75,32 @@ class Logits:
             count: of each group; fewer are found where fewer are finite.
 
         Returns:
-            Group, place in it, token, value; each [number found], by group and best first, equal
-            ones by place and token.
+            Value, place in the group, token; each [G, count], best first, equal ones by place and
+            token. What is missing is -inf.
         """
         maxima = self._maxima[rows] + offsets[:, :, None]
         flat = maxima.reshape(len(rows), -1)
+        limits = np.full(len(rows), _LEAST)
         if flat.shape[1] > count:
             place = flat.shape[1] - count
-            limits = np.partition(flat, place, axis=1)[:, place]
-        else:
-            limits = np.full(len(rows), -np.inf)
-        limits = np.maximum(limits, _LEAST)
+            limits = np.maximum(limits, np.partition(flat, place, axis=1)[:, place])
         groups, places, blocks = np.nonzero(maxima >= limits[:, None, None])
         values = self._blocks[rows[groups, places], blocks] + offsets[groups, places, None]
         which, inside = np.nonzero(values >= limits[groups, None])
         groups, places = groups[which], places[which]
         tokens, scores = blocks[which] * BLOCK + inside, values[which, inside]
-        order = np.lexsort((tokens, places, -scores, groups))
-        starts = np.searchsorted(groups, np.arange(len(rows)))  # nonzero has sorted the groups
+        # Found by group, place and token: a stable sort leaves equal ones in that order.
+        order = np.argsort(-scores, kind="stable")
+        order = order[np.argsort(groups[order], kind="stable")]
+        starts = np.searchsorted(groups, np.arange(len(rows)))
         rank = np.arange(len(order)) - starts[groups]
-        order = order[rank < count]
-        return groups[order], places[order], tokens[order], scores[order]
+        kept = rank < count
+        order, at = order[kept], (groups[kept], rank[kept])
+        best = np.full((len(rows), count), -np.inf)
+        best[at] = scores[order]
+        found = np.zeros((2, len(rows), count), np.int64)
+        found[0][at], found[1][at] = places[order], tokens[order]
+        return best, found[0], found[1]
 
     def log_sum_exp(self, rows: list[int]) -> NDArray[np.float64]:
         """log(sum(exp(row))) of each of these rows, without overflow."""

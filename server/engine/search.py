@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection
 
 import numpy as np
 
-from server.engine.beam import Beam, Extension
+from server.engine.beam import Beam, Beams, Doubles, Extensions
 from server.engine.kv_cache import KVCachePool
 from server.engine.logits import Logits
 from server.engine.request import DecodingParameters, FloatArray, Sequence
@@ -23,6 +22,7 @@ class Search:
         self._never = sorted(never)
         self._forbidden = frozenset(never)
         self._generators: dict[int, np.random.Generator] = {}
+        self._beams = Beams(pool, eos_id)
         self.beams: dict[int, Beam] = {}
         """Of each sequence that branches, by its number."""
 
@@ -36,27 +36,31 @@ class Search:
             owners: the sequence of each row, before this step's token.
 
         Returns:
-            [B]; what a sequence that branches has found is in ``beams``.
+            [B]; what a sequence that branches has found is in ``beams`` and in the pool.
         """
         special = [row for row, owner in enumerate(owners) if not owner.parameters.plain]
         if not special:
             return self._plain(logits)
-        raw, normalisers = self._score(logits, owners, special)
+        raw, sums = self._score(logits, owners, special)
         logits.forbid(self._never)
         for row in special:
             if owners[row].parameters.filtered:
                 self._filter(logits.values[row], owners[row], self._history(owners[row], row))
                 logits.changed(row)
-        tokens: list[int] = logits.argmax().tolist()
+        found = logits.argmax()
+        branching: dict[int, Beam] = {}
         for row in special:
             owner = owners[row]
-            if owner.parameters.strategy == "beam":
+            beam = self.beams.get(owner.number)
+            if beam is not None:
+                branching[owner.number] = beam
                 continue
-            tokens[row] = self._token(logits.values[row], owner, tokens[row])
+            token = found[row] = self._token(logits.values[row], owner, int(found[row]))
             if row in raw:
-                owner.token_log_probs.append(float(raw[row][tokens[row]] - normalisers[row]))
-        self._branch(logits, owners, normalisers, tokens)
-        self._pool.tokens[: len(tokens)] = tokens
+                owner.token_log_probs.append(float(raw[row][token] - sums[row]))
+        self._pool.tokens[: len(found)] = found
+        self._branch(logits, list(branching.values()), sums)
+        tokens: list[int] = found.tolist()
         return tokens
 
     def _plain(self, logits: Logits) -> list[int]:
@@ -73,7 +77,7 @@ class Search:
     def start(self, sequence: Sequence) -> None:
         """Take up a sequence that has just got its slots."""
         if sequence.parameters.strategy == "beam":
-            self.beams[sequence.number] = Beam(sequence, self._eos_id)
+            self.beams[sequence.number] = self._beams.start(sequence)
 
     def forget(self, sequence: Sequence) -> None:
         """Drop the state of a sequence that has ended."""
@@ -82,25 +86,26 @@ class Search:
 
     def _score(
         self, logits: Logits, owners: list[Sequence], special: list[int]
-    ) -> tuple[dict[int, FloatArray], dict[int, float]]:
-        """Copies of the logits, and log(sum(exp)), of the rows whose log-probability is asked."""
-        branching = [row for row in special if owners[row].parameters.strategy == "beam"]
+    ) -> tuple[dict[int, FloatArray], Doubles]:
+        """Copies of the logits of the rows whose token's log-probability is asked, and sums.
+
+        The sums are log(sum(exp)) [B] of each row that a log-probability is wanted of.
+        """
         copies = {
             row: logits.values[row].copy()
             for row in special
-            if owners[row].parameters.log_probs and owners[row].parameters.strategy != "beam"
+            if owners[row].parameters.log_probs and owners[row].number not in self.beams
         }
-        rows = [*branching, *copies]
-        sums = logits.log_sum_exp(rows).tolist() if rows else []
-        return copies, dict(zip(rows, sums, strict=True))
+        sums = np.zeros(len(owners))
+        rows = sorted([*copies, *(row for row in special if owners[row].number in self.beams)])
+        if rows:
+            sums[rows] = logits.log_sum_exp(rows)
+        return copies, sums
 
     def _history(self, owner: Sequence, row: int) -> list[int]:
         """The tokens that this row has written."""
-        if owner.number not in self.beams:
-            return owner.target_ids
-        beam = self.beams[owner.number]
-        pairs = zip(beam.slots, beam.live, strict=True)
-        return next((hypothesis.ids for slot, hypothesis in pairs if slot == row), [])
+        beam = self.beams.get(owner.number)
+        return owner.target_ids if beam is None else beam.ids(row)
 
     def _filter(self, row: FloatArray, owner: Sequence, history: list[int]) -> None:
         """Take out or weaken what the parameters do not want, in place; a forced token is alone."""
@@ -130,51 +135,14 @@ class Search:
             self._generators[owner.number] = generator
         return sample(row, parameters, generator.random())
 
-    def _branch(
-        self,
-        logits: Logits,
-        owners: list[Sequence],
-        normalisers: dict[int, float],
-        tokens: list[int],
-    ) -> None:
-        """Advance every beam by its likeliest extensions."""
-        branching = {owner.number: owner for owner in owners if owner.parameters.strategy == "beam"}
-        if not branching:
-            return
-        moves: list[tuple[int, int]] = []
-        by_size: dict[int, list[Beam]] = {}
-        for number in branching:
-            beam = self.beams[number]
-            by_size.setdefault(beam.size, []).append(beam)
-        for size, beams in by_size.items():
-            for beam, extensions in zip(
-                beams, _extensions(logits, beams, size, normalisers), strict=True
-            ):
-                moves += beam.advance(extensions)
-                for slot, hypothesis in zip(beam.slots, beam.live, strict=True):
-                    tokens[slot] = hypothesis.token
-        if moves:
-            self._pool.copy_target([source for _, source in moves], [slot for slot, _ in moves])
-
-
-def _extensions(
-    logits: Logits, beams: list[Beam], size: int, normalisers: dict[int, float]
-) -> list[list[Extension]]:
-    """The 2K likeliest extensions of each of the beams of one size K; all in one stroke."""
-    rows = np.zeros((len(beams), size), np.int64)
-    before = np.full((len(beams), size), -np.inf)
-    sums = np.zeros((len(beams), size))
-    for number, beam in enumerate(beams):
-        slots = beam.slots
-        rows[number, : len(slots)] = slots
-        before[number, : len(slots)] = [hypothesis.log_prob for hypothesis in beam.live]
-        sums[number, : len(slots)] = [normalisers[slot] for slot in slots]
-    groups, parents, tokens, totals = logits.best(rows, before - sums, 2 * size)
-    log_probs = totals - before[groups, parents]
-    columns = totals.tolist(), parents.tolist(), tokens.tolist(), log_probs.tolist()
-    found = list(map(Extension, *columns))
-    ends = np.searchsorted(groups, np.arange(len(beams) + 1)).tolist()
-    return [found[start:end] for start, end in itertools.pairwise(ends)]
+    def _branch(self, logits: Logits, beams: list[Beam], sums: Doubles) -> None:
+        """Advance every beam by its likeliest extensions; those of one size in one stroke."""
+        for size in {beam.size for beam in beams}:
+            alike = [beam for beam in beams if beam.size == size]
+            rows = np.array([beam.sequence.slots for beam in alike])
+            before = self._beams.before(rows) - sums[rows]
+            found = Extensions(*logits.best(rows, before, 2 * size))
+            self._beams.advance(alike, rows, found)
 
 
 def sample(row: FloatArray, parameters: DecodingParameters, draw: float) -> int:

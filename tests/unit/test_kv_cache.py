@@ -55,7 +55,7 @@ def test_target_caches_change_places_all_at_once() -> None:
     pool = KVCachePool(SHAPE)
     for mark in range(4):
         fill(pool, take(pool, 2, 1), mark, written=3)
-    pool.copy_target([1, 0, 2], [0, 1, 3])
+    pool.copy_target(np.array([1, 0, 2]), np.array([0, 1, 3]))
     assert pool.self_kv[0, :, 0, 0, 0].tolist() == [1, 0, 2, 2]
     assert pool.cross_kv[0, :, 0, 0, 0].tolist() == [0, 1, 2, 3]
 
