@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.kv_cache import KVCachePool
+from server.engine.likeliest import Likeliest
 from server.engine.request import FinishReason, FloatArray, Hypothesis, Sequence
 
 Ints = NDArray[np.int64]
@@ -31,6 +32,21 @@ class Extensions(NamedTuple):
     """[G, C], which of the beam's hypotheses, by rank."""
     tokens: Ints
     """[G, C]."""
+
+
+def extensions(found: Likeliest, offsets: Doubles, count: int) -> Extensions:
+    """The likeliest of those of all rows of each beam; equal ones by parent and token.
+
+    Args:
+        found: of rows [G, K], C tokens each; what may not be chosen is -inf.
+        offsets: [G, K], what makes a logit of the row the log-probability of the whole.
+        count: of each beam.
+    """
+    groups, _, width = found.values.shape
+    totals = (found.values + offsets[:, :, None]).reshape(groups, -1)
+    best = np.argsort(-totals, axis=1, kind="stable")[:, :count]
+    at = np.arange(groups)[:, None], best
+    return Extensions(totals[at], best // width, found.tokens.reshape(groups, -1)[at])
 
 
 class _Step(NamedTuple):
@@ -151,34 +167,29 @@ class Beams:
             found: the 2K likeliest extensions; half of them may be ends, and then there are
                 still enough to go on with.
         """
-        totals, parents, tokens = found
-        size = rows.shape[1]
-        log_probs = totals - np.take_along_axis(self.before(rows), parents, axis=1)
+        (totals, parents, tokens), size = found, rows.shape[1]
+        group = np.arange(len(beams))[:, None]
+        log_probs = totals - self._log_probs[rows[group, parents]]
         last = [beam.sequence.steps + 1 == beam.sequence.max_tokens for beam in beams]
         ends = (tokens == self._eos_id) | np.array(last)[:, None]
         there = totals > -np.inf
         self._end(beams, (ends & there)[:, :size], found, log_probs)
         going = ~ends & there
-        chosen = np.argsort(~going, axis=1, kind="stable")[:, :size]
-        going, totals, parents, tokens, log_probs = (
-            np.take_along_axis(values, chosen, axis=1)
-            for values in (going, totals, parents, tokens, log_probs)
-        )
+        chosen = group, np.argsort(~going, axis=1, kind="stable")[:, :size]
+        going, parents, tokens = going[chosen], parents[chosen], tokens[chosen]
+        totals, log_probs = np.where(going, totals[chosen], -np.inf), log_probs[chosen]
         places, copied = _places(parents, going)
-        slots = np.take_along_axis(rows, places, axis=1)
+        slots = rows[group, places]
         if copied.any():
-            sources = np.take_along_axis(rows, parents, axis=1)
-            self._pool.copy_target(sources[copied], slots[copied])
+            self._pool.copy_target(rows[group, parents][copied], slots[copied])
         self._pool.tokens[slots] = tokens
-        self._log_probs[slots] = np.where(going, totals, -np.inf)
+        self._log_probs[slots] = totals
         columns = parents.tolist(), tokens.tolist(), log_probs.tolist()
         alive = going[:, 0].tolist()
         for beam, lives, of_beam, *step in zip(beams, alive, slots.tolist(), *columns, strict=True):
             beam.advance(_Step(*step), of_beam, alive=lives)
 
-    def _end(
-        self, beams: list[Beam], ended: Flags, found: Extensions, log_probs: Doubles
-    ) -> None:
+    def _end(self, beams: list[Beam], ended: Flags, found: Extensions, log_probs: Doubles) -> None:
         """Note the extensions that are ends, by ``ended`` [G, K]."""
         for group, rank in zip(*(axis.tolist() for axis in np.nonzero(ended)), strict=True):
             token = int(found.tokens[group, rank])
@@ -202,16 +213,15 @@ def _places(parents: Ints, going: Flags) -> tuple[Ints, Flags]:
         going: [G, K]; a child that is none only gets a row.
     """
     groups, size = parents.shape
-    earlier = np.tri(size, k=-1, dtype=bool)
-    same = (parents[:, :, None] == parents[:, None, :]) & earlier
+    same = (parents[:, :, None] == parents[:, None, :]) & np.tri(size, k=-1, dtype=bool)
     stays = going & ~same.any(axis=2)
     taken = np.zeros((groups, size), bool)
     group, child = np.nonzero(stays)
     taken[group, parents[group, child]] = True
-    spare = np.argsort(taken, axis=1, kind="stable")
-    number = np.cumsum(~stays, axis=1) - 1  # of each child that moves
-    moved = np.take_along_axis(spare, number.clip(0), axis=1)
-    return np.where(stays, parents, moved), going & ~stays
+    places = parents.copy()
+    # Row by row as many are free as move.
+    places[~stays] = np.nonzero(~taken)[1]
+    return places, going & ~stays
 
 
 def length_penalty(length: int, alpha: float) -> float:

@@ -9,14 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from server.engine.likeliest import Likeliest, likeliest
 from server.engine.request import FloatArray
 
 BLOCK = 64
 """Tokens of a block; the exporter gives the graph as many logits as fill whole blocks."""
-
-
-_ROWS = 8
-_LEAST = float(np.finfo(np.float32).min)
 
 
 class Logits:
@@ -61,62 +58,10 @@ class Logits:
         tokens: NDArray[np.int64] = best * BLOCK + inside
         return tokens
 
-    def best(
-        self, rows: NDArray[np.int64], offsets: NDArray[np.float64], count: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-        """The ``count`` largest of each group of rows, an offset added to all logits of a row.
-
-        Exact: the count-th largest of a group's maxima is never above its count-th largest value,
-        so that only the blocks of those maxima are looked into.
-
-        Args:
-            rows: [G, K], the rows of each group; a row whose offset is -inf has no part in it.
-            offsets: [G, K].
-            count: of each group; fewer are found where fewer are finite.
-
-        Returns:
-            Value, place in the group, token; each [G, count], best first, equal ones by place and
-            token. What is missing is -inf.
-        """
-        maxima = self._maxima[rows] + offsets[:, :, None]
-        flat = maxima.reshape(len(rows), -1)
-        limits = np.full(len(rows), _LEAST)
-        if flat.shape[1] > count:
-            place = flat.shape[1] - count
-            limits = np.maximum(limits, np.partition(flat, place, axis=1)[:, place])
-        groups, places, blocks = np.nonzero(maxima >= limits[:, None, None])
-        values = self._blocks[rows[groups, places], blocks] + offsets[groups, places, None]
-        which, inside = np.nonzero(values >= limits[groups, None])
-        groups, places = groups[which], places[which]
-        tokens, scores = blocks[which] * BLOCK + inside, values[which, inside]
-        # Found by group, place and token: a stable sort leaves equal ones in that order.
-        order = np.argsort(-scores, kind="stable")
-        order = order[np.argsort(groups[order], kind="stable")]
-        starts = np.searchsorted(groups, np.arange(len(rows)))
-        rank = np.arange(len(order)) - starts[groups]
-        kept = rank < count
-        order, at = order[kept], (groups[kept], rank[kept])
-        best = np.full((len(rows), count), -np.inf)
-        best[at] = scores[order]
-        found = np.zeros((2, len(rows), count), np.int64)
-        found[0][at], found[1][at] = places[order], tokens[order]
-        return best, found[0], found[1]
-
-    def log_sum_exp(self, rows: list[int]) -> NDArray[np.float64]:
-        """log(sum(exp(row))) of each of these rows, without overflow."""
-        highest = self._maxima[rows].max(axis=1)
-        sums = np.empty(len(rows), np.float64)
-        room = np.empty((_ROWS, self.values.shape[1]), np.float32)
-        for start in range(0, len(rows), _ROWS):  # few enough at once to stay in the cache
-            chosen = rows[start : start + _ROWS]
-            values = room[: len(chosen)]
-            np.subtract(
-                self.values[_together(chosen)], highest[start : start + _ROWS, None], out=values
-            )
-            np.exp(values, out=values)
-            sums[start : start + _ROWS] = values.sum(axis=1)
-        total: NDArray[np.float64] = np.log(sums) + highest
-        return total
+    def likeliest(self, rows: list[int], count: int) -> Likeliest:
+        """The ``count`` likeliest tokens of each of these rows, and log(sum(exp)) of the row."""
+        chosen = _together(rows)
+        return likeliest(self.values[chosen], self._maxima[chosen], count)
 
 
 def _together(rows: list[int]) -> list[int] | slice:

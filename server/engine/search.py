@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 import numpy as np
 
-from server.engine.beam import Beam, Beams, Doubles, Extensions
+from server.engine.beam import Beam, Beams, extensions
 from server.engine.kv_cache import KVCachePool
+from server.engine.likeliest import Likeliest
 from server.engine.logits import Logits
 from server.engine.request import DecodingParameters, FloatArray, Sequence
 
@@ -41,25 +42,30 @@ class Search:
         special = [row for row, owner in enumerate(owners) if not owner.parameters.plain]
         if not special:
             return self._plain(logits)
-        raw, sums = self._score(logits, owners, special)
-        logits.forbid(self._never)
-        for row in special:
-            if owners[row].parameters.filtered:
-                self._filter(logits.values[row], owners[row], self._history(owners[row], row))
-                logits.changed(row)
+        alone = [row for row in special if owners[row].number not in self.beams]
+        branching = [row for row in special if owners[row].number in self.beams]
+        beams = list(
+            {owners[row].number: self.beams[owners[row].number] for row in branching}.values()
+        )
+        raw, sums = _score(logits, owners, alone)
+        candidates = self._candidates(logits, branching, beams) if beams else None
+        filtered = [row for row in special if owners[row].parameters.filtered]
+        if filtered or len(branching) < len(owners):
+            logits.forbid(self._never)
+        for row in filtered:
+            self._filter(logits.values[row], owners[row], self._history(owners[row], row))
+            logits.changed(row)
         found = logits.argmax()
-        branching: dict[int, Beam] = {}
-        for row in special:
-            owner = owners[row]
-            beam = self.beams.get(owner.number)
-            if beam is not None:
-                branching[owner.number] = beam
-                continue
-            token = found[row] = self._token(logits.values[row], owner, int(found[row]))
+        for row in alone:
+            token = found[row] = self._token(logits.values[row], owners[row], int(found[row]))
             if row in raw:
-                owner.token_log_probs.append(float(raw[row][token] - sums[row]))
+                owners[row].token_log_probs.append(float(raw[row][token] - sums[row]))
         self._pool.tokens[: len(found)] = found
-        self._branch(logits, list(branching.values()), sums)
+        if candidates is not None:
+            if not set(filtered).isdisjoint(branching):
+                again = self._candidates(logits, branching, beams)
+                candidates = again._replace(log_sums=candidates.log_sums)
+            self._branch(beams, branching, candidates)
         tokens: list[int] = found.tolist()
         return tokens
 
@@ -84,23 +90,13 @@ class Search:
         self._generators.pop(sequence.number, None)
         self.beams.pop(sequence.number, None)
 
-    def _score(
-        self, logits: Logits, owners: list[Sequence], special: list[int]
-    ) -> tuple[dict[int, FloatArray], Doubles]:
-        """Copies of the logits of the rows whose token's log-probability is asked, and sums.
-
-        The sums are log(sum(exp)) [B] of each row that a log-probability is wanted of.
-        """
-        copies = {
-            row: logits.values[row].copy()
-            for row in special
-            if owners[row].parameters.log_probs and owners[row].number not in self.beams
-        }
-        sums = np.zeros(len(owners))
-        rows = sorted([*copies, *(row for row in special if owners[row].number in self.beams)])
-        if rows:
-            sums[rows] = logits.log_sum_exp(rows)
-        return copies, sums
+    def _candidates(self, logits: Logits, rows: list[int], beams: list[Beam]) -> Likeliest:
+        """The tokens that the hypotheses of these rows may go on with, enough for all beams."""
+        count = 2 * max(beam.size for beam in beams) + len(self._never)
+        found = logits.likeliest(rows, count)
+        for token in self._never:
+            found.values[found.tokens == token] = -np.inf
+        return found
 
     def _history(self, owner: Sequence, row: int) -> list[int]:
         """The tokens that this row has written."""
@@ -135,14 +131,31 @@ class Search:
             self._generators[owner.number] = generator
         return sample(row, parameters, generator.random())
 
-    def _branch(self, logits: Logits, beams: list[Beam], sums: Doubles) -> None:
-        """Advance every beam by its likeliest extensions; those of one size in one stroke."""
+    def _branch(self, beams: list[Beam], rows: list[int], found: Likeliest) -> None:
+        """Advance every beam by its likeliest extensions; those of one size in one stroke.
+
+        Args:
+            beams: those of the rows.
+            rows: all that hold a hypothesis.
+            found: of each of the rows.
+        """
         for size in {beam.size for beam in beams}:
             alike = [beam for beam in beams if beam.size == size]
-            rows = np.array([beam.sequence.slots for beam in alike])
-            before = self._beams.before(rows) - sums[rows]
-            found = Extensions(*logits.best(rows, before, 2 * size))
-            self._beams.advance(alike, rows, found)
+            slots = np.array([beam.sequence.slots for beam in alike])
+            of_slots = Likeliest(*(column[np.searchsorted(rows, slots)] for column in found))
+            offsets = self._beams.before(slots) - of_slots.log_sums
+            self._beams.advance(alike, slots, extensions(of_slots, offsets, 2 * size))
+
+
+def _score(
+    logits: Logits, owners: list[Sequence], rows: list[int]
+) -> tuple[dict[int, FloatArray], dict[int, float]]:
+    """Copies of the logits, and log(sum(exp)), of those rows whose log-probability is asked."""
+    asked = [row for row in rows if owners[row].parameters.log_probs]
+    if not asked:
+        return {}, {}
+    sums = logits.likeliest(asked, 1).log_sums.tolist()
+    return {row: logits.values[row].copy() for row in asked}, dict(zip(asked, sums, strict=True))
 
 
 def sample(row: FloatArray, parameters: DecodingParameters, draw: float) -> int:

@@ -22,6 +22,7 @@ from export.bundle import ExportSettings, write_bundle, write_graphs
 from export.calibration import Calibration, Range, calibrate
 from export.folding import folded
 from export.graphs import decoder_graph, encoder_graph
+from export.likeliest import likeliest_graph
 from export.precision import (
     PRECISIONS,
     Float32,
@@ -40,6 +41,7 @@ from model.train import Trainer, TrainingData
 from model.transformer import FeedForward, MultiHeadAttention, Transformer, padding_mask
 from server import bundle as reader
 from server.bundle import Bundle, open_bundle
+from server.engine.likeliest import GRAPH
 
 SETTINGS = ExportSettings(
     name="toy", precision="fp32", cache="float32", max_source_tokens=24, max_target_tokens=40
@@ -377,3 +379,8 @@ def test_the_graphs_use_no_control_flow() -> None:
     for graph in (encoder_graph(model, precision, "float32", 24),
                   decoder_graph(model, precision, "float32", 40)):  # fmt: skip
         assert not {"If", "Loop", "Scan"} & {node.op_type for node in graph.graph.node}
+
+
+def test_the_graph_that_search_asks_is_the_one_that_is_written() -> None:
+    """``python -m export.likeliest`` writes it anew."""
+    assert GRAPH.read_bytes() == likeliest_graph().SerializeToString()

@@ -8,7 +8,9 @@ from fakes import EOS, make_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.engine.beam import extensions
 from server.engine.kv_cache import CacheShape, KVCachePool
+from server.engine.likeliest import Likeliest
 from server.engine.logits import BLOCK, Logits
 from server.engine.request import DecodingParameters, Sequence
 from server.engine.search import Search
@@ -128,8 +130,8 @@ def test_draws_follow_the_distribution() -> None:
 
 def test_log_sum_exp_does_not_overflow() -> None:
     values = logits([1000.0, 1000.0], [0.0, -1e9])
-    assert values.log_sum_exp([0, 1]).tolist() == pytest.approx([1000 + np.log(2), 0.0])
-    assert values.log_sum_exp([1]).tolist() == [0.0]
+    assert values.likeliest([0, 1], 1).log_sums.tolist() == pytest.approx([1000 + np.log(2), 0.0])
+    assert values.likeliest([1], 1).log_sums.tolist() == [0.0]
 
 
 @settings(deadline=None)
@@ -154,11 +156,12 @@ def test_blocks_find_what_a_sort_finds(
     chosen = np.arange(rows)[::-1].reshape(-1, 2 if rows % 2 == 0 else 1)
     offsets = random.integers(-3, 3, chosen.shape).astype(np.float64)
     offsets[random.random(chosen.shape) < 0.2] = -np.inf  # rows that have no part in it
-    values, places, tokens = found.best(chosen, offsets, count)
+    columns = found.likeliest(sorted(chosen.ravel().tolist()), count)
+    best = extensions(Likeliest(*(column[chosen] for column in columns)), offsets, count)
     for group, members in enumerate(chosen):
         mine = [
-            (-values[group, at], places[group, at], tokens[group, at])
-            for at in np.flatnonzero(values[group] > -np.inf).tolist()
+            (-best.totals[group, at], best.parents[group, at], best.tokens[group, at])
+            for at in np.flatnonzero(best.totals[group] > -np.inf).tolist()
         ]
         every = [
             (-(plain[row, token] + offsets[group, place]), place, token)
@@ -167,7 +170,6 @@ def test_blocks_find_what_a_sort_finds(
             if np.isfinite(plain[row, token] + offsets[group, place])
         ]
         assert mine == sorted(every)[:count]
-
 
 
 def test_no_ngram_comes_twice() -> None:
@@ -181,7 +183,7 @@ def test_a_repetition_penalty_weakens_what_came_before() -> None:
     sequence = row(repetition_penalty=2.0, log_probs=True)
     sequence.target_ids = [5, 6]
     values = logits([0, 0, -1, 0, 2.5, 4, -9, -3])
-    raw = float(values.log_sum_exp([0])[0])
+    raw = float(values.likeliest([0], 1).log_sums[0])
     assert search().choose(values, [sequence]) == [4]  # 4 halved is less than 2.5
     assert values.values[0, 6] == -18
     assert sequence.token_log_probs == pytest.approx([2.5 - raw])
