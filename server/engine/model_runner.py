@@ -122,9 +122,14 @@ class OrtModelRunner:
     def decode(self, rows: int) -> Logits:
         """As the protocol says; nothing is copied, all arrays are bound in place."""
         pool = self._pool
-        self._self_total[...] = pool.positions[:rows].max() + 1
-        self._cross_total[...] = pool.source_lengths[:rows].max()
-        np.subtract(pool.source_lengths[:rows], 1, out=self._last_source[:rows])
+        if rows == 1:  # the same, for a third of the time
+            source = pool.source_lengths[0]
+            self._self_total[...], self._cross_total[...] = pool.positions[0] + 1, source
+            self._last_source[0] = source - 1
+        else:
+            self._self_total[...] = pool.positions[:rows].max() + 1
+            self._cross_total[...] = pool.source_lengths[:rows].max()
+            np.subtract(pool.source_lengths[:rows], 1, out=self._last_source[:rows])
         try:
             self._sessions.decoder.run_with_iobinding(self._binding(rows))
         except Exception as error:

@@ -64,6 +64,14 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     @property
+    def alone(self) -> Sequence | None:
+        """The only sequence there is, if it has one row and the likeliest token is all it wants."""
+        if len(self.running) != 1 or self.waiting:
+            return None
+        (sequence,) = self.running
+        return sequence if sequence.parameters.plain else None
+
+    @property
     def urgent(self) -> bool:
         """Whether it has interactive work; may be asked in any thread."""
         return self._interactive > 0 or not all(one.bulk for one in list(self.waiting))

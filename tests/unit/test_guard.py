@@ -153,3 +153,25 @@ def test_a_source_of_few_tokens_may_be_translated_so() -> None:
     assert found_at(digits * 3, np.array([*digits[:90], 2])) is not None
     assert monotonous(np.array([5] * 9))
     assert not monotonous(np.array([5, 6, 7, 2]))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.booleans()), max_size=12),
+    st.lists(st.integers(5, 12), min_size=60, max_size=160),
+)
+def test_who_is_watched_alone_is_watched_no_differently(
+    turns: list[tuple[int, bool]], tokens: list[int]
+) -> None:
+    _, plain = watched(1)
+    _, other = watched(1)
+    left = list(tokens)
+    for count, alone in [*turns, (len(tokens), True)]:
+        taken, left = left[:count], left[count:]
+        expected = [bool(plain.step(np.array([token]))) for token in taken]
+        if alone:
+            follower = other.alone()
+            assert [follower.step(token) for token in taken] == expected
+            follower.close()
+        else:
+            assert [bool(other.step(np.array([token]))) for token in taken] == expected
