@@ -65,11 +65,11 @@ class Scheduler:
 
     @property
     def alone(self) -> Sequence | None:
-        """The only sequence there is, if it has one row and the likeliest token is all it wants."""
+        """The only sequence there is, if nobody follows it and the likeliest token is all it wants."""
         if len(self.running) != 1 or self.waiting:
             return None
         (sequence,) = self.running
-        return sequence if sequence.parameters.plain else None
+        return sequence if sequence.parameters.plain and not sequence.streamed else None
 
     @property
     def urgent(self) -> bool:
