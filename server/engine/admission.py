@@ -7,7 +7,7 @@ is short and says nothing of the capacity. The clock comes in as an argument.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.engine.request import Sequence
 
@@ -23,13 +23,57 @@ _SHORTEST_SECONDS = 0.05
 
 
 @dataclass(slots=True)
+class Stretch:
+    """What one in a hundred takes longer than, as a multiple of its estimate."""
+
+    value: float = SAFETY
+
+    def took(self, seconds: float, estimate: float) -> None:
+        """Learn how good an estimate was.
+
+        The stretch goes up by much when it was too short and down by little when it was not; it
+        rests where one in a hundred is (Robbins and Monro 1951).
+        """
+        if estimate < _SHORTEST_SECONDS:
+            return
+        low, high = _STRETCH
+        missed = seconds > self.value * estimate
+        self.value += _GAIN * ((1 - _MISSED) if missed else -_MISSED)
+        self.value = min(high, max(low, self.value))
+
+
+@dataclass(slots=True)
+class Rate:
+    """How much is done a second while there is more to do than can be done at once."""
+
+    value: float = 0.0
+    """0 = not known yet."""
+    _start: float | None = None
+    _done: int = 0
+
+    def add(self, done: int, now: float, *, busy: bool) -> None:
+        """Count what was done since the last call; in a time that was not busy it says nothing."""
+        self._done += done
+        if not busy or self._start is None:
+            self._start, self._done = (now if busy else None), 0
+        elif now - self._start >= _WINDOW_SECONDS:
+            rate = self._done / (now - self._start)
+            share = _UP if rate > self.value else _DOWN
+            self.value = _smooth(self.value, rate, share)
+            self._start, self._done = now, 0
+
+    def seconds(self, cost: int) -> float:
+        """How long until so much is done; 0 while nothing is known."""
+        return cost / self.value if self.value else 0.0
+
+
+@dataclass(slots=True)
 class _Class:
     """What is known of interactive or of bulk work."""
 
     step_seconds: float = 0.0
     """A decoding step, pauses counted."""
-    stretch: float = SAFETY
-    """What one in a hundred takes longer than, as a multiple of its estimate."""
+    stretch: Stretch = field(default_factory=Stretch)
 
 
 class Admission:
@@ -37,16 +81,14 @@ class Admission:
 
     def __init__(self) -> None:
         """Know nothing: until something is measured nothing is refused."""
-        self._rate = 0.0
-        self._window_start: float | None = None
-        self._window_cost = 0
+        self._rate = Rate()
         self._steps_per_source = 1.0
         self._classes = {False: _Class(), True: _Class()}
 
     @property
     def rate(self) -> float:
         """Tokens a second when busy, source and target; 0 = not known yet."""
-        return self._rate
+        return self._rate.value
 
     def finished(self, sequences: Iterable[Sequence], now: float, *, backlog: bool) -> None:
         """Learn from sequences that ended well.
@@ -56,43 +98,30 @@ class Admission:
             now: monotonic seconds.
             backlog: whether others waited for room.
         """
+        done = 0
         for sequence in sequences:
-            self._window_cost += sequence.cost
+            done += sequence.cost
             if sequence.admitted is not None and sequence.finished is not None and sequence.steps:
                 seconds = (sequence.finished - sequence.admitted) / sequence.steps
                 own = self._classes[sequence.bulk]
                 own.step_seconds = _smooth(own.step_seconds, seconds, 0.95)
                 ratio = sequence.steps / sequence.source_length
                 self._steps_per_source = _smooth(self._steps_per_source, ratio, 0.95)
-        if not backlog or self._window_start is None:
-            self._window_start = now if backlog else None
-            self._window_cost = 0
-        elif now - self._window_start >= _WINDOW_SECONDS:
-            rate = self._window_cost / (now - self._window_start)
-            self._rate = _smooth(self._rate, rate, _UP if rate > self._rate else _DOWN)
-            self._window_start, self._window_cost = now, 0
+        self._rate.add(done, now, busy=backlog)
 
     def wait_seconds(self, cost: int) -> float:
         """How long until so many tokens are done; 0 while nothing is known."""
-        return cost / self._rate if self._rate else 0.0
+        return self._rate.seconds(cost)
 
     def took(self, seconds: float, estimate: float, *, bulk: bool) -> None:
         """Learn how good an estimate was.
-
-        The stretch goes up by much when it was too short and down by little when it was not; it
-        rests where one in a hundred is (Robbins and Monro 1951).
 
         Args:
             seconds: from the request to its last sentence, or until its caller gave up.
             estimate: what :meth:`seconds` had said.
             bulk: its class.
         """
-        if estimate < _SHORTEST_SECONDS:
-            return
-        own, (low, high) = self._classes[bulk], _STRETCH
-        missed = seconds > own.stretch * estimate
-        own.stretch += _GAIN * ((1 - _MISSED) if missed else -_MISSED)
-        own.stretch = min(high, max(low, own.stretch))
+        self._classes[bulk].stretch.took(seconds, estimate)
 
     def seconds(self, sequences: list[Sequence], ahead: int) -> float:
         """How long a request is likely to take; 0 while nothing is known.
@@ -101,7 +130,7 @@ class Admission:
             sequences: the request.
             ahead: tokens to be done before it.
         """
-        if not self._rate:
+        if not self.rate:
             return 0.0
         longest = max(sequence.source_length for sequence in sequences)
         step_seconds = self._classes[sequences[0].bulk].step_seconds
@@ -126,7 +155,7 @@ class Admission:
         return self._late(self.seconds(sequences, ahead), deadline, now, bulk=sequences[0].bulk)
 
     def _late(self, seconds: float, deadline: float, now: float, *, bulk: bool) -> bool:
-        return self._rate > 0 and now + self._classes[bulk].stretch * seconds > deadline
+        return self.rate > 0 and now + self._classes[bulk].stretch.value * seconds > deadline
 
 
 def _smooth(old: float, new: float, share: float) -> float:

@@ -65,7 +65,7 @@ class Scheduler:
 
     @property
     def alone(self) -> Sequence | None:
-        """The only sequence there is, if nobody follows it and the likeliest token is all it wants."""
+        """The only sequence there is, if it wants the likeliest tokens and nobody follows it."""
         if len(self.running) != 1 or self.waiting:
             return None
         (sequence,) = self.running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 
 _SLICE_SECONDS = 0.002
 
@@ -20,3 +21,36 @@ class Pace:
         if time.monotonic() >= self._until:
             await asyncio.sleep(0)
             self._until = time.monotonic() + _SLICE_SECONDS
+
+
+class Turns:
+    """At most one piece of work in each round of the event loop; the others wait in a line.
+
+    gRPC takes in one request a round: the longer a round, the longer a request waits before
+    anybody can refuse it.
+    """
+
+    def __init__(self) -> None:
+        """Nobody waits. Used in one event loop."""
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._taken = False
+
+    async def take(self) -> None:
+        """Wait for a turn, which is used up by what is done until the next pause."""
+        if not self._taken:
+            self._taken = True
+            asyncio.get_running_loop().call_soon(self._next)
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        await turn
+
+    def _next(self) -> None:
+        """A round is over: whose turn is it."""
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():  # who left while waiting takes no turn
+                turn.set_result(None)
+                asyncio.get_running_loop().call_soon(self._next)
+                return
+        self._taken = False

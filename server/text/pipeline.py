@@ -23,7 +23,8 @@ from server.metrics import Metrics
 from server.text import segmenter
 from server.text.degeneration import scripts_differ
 from server.text.emitter import Emitter, Prepared
-from server.text.pace import Pace
+from server.text.pace import Pace, Turns
+from server.text.pressure import Pressure
 from server.text.request import (
     Candidate,
     Delta,
@@ -87,6 +88,8 @@ class TranslationPipeline:
             other_script=scripts_differ(*languages),
         )
         self._cost_per_character = 0.0
+        self._pressure = Pressure()
+        self._turns = Turns()
         self._preparing = 0
         self._settled = asyncio.Event()
 
@@ -131,11 +134,33 @@ class TranslationPipeline:
         self, request: TranslationRequest, *, streamed: bool
     ) -> AsyncGenerator[Delta | TextResult, None]:
         characters = sum(map(len, request.texts))
+        with self._let_in(request, characters):
+            async for event in self._translated(request, characters, streamed=streamed):
+                yield event
+
+    def _let_in(
+        self, request: TranslationRequest, characters: int
+    ) -> contextlib.AbstractContextManager[None]:
+        """Refuse what would be late, before anything is done for it; count the rest while it runs.
+
+        Raises:
+            Overloaded: it would be late.
+        """
         self._engine.refuse_if_late(
             request.deadline,
             Flow(request.tenant, bool(request.bulk)),
             int(characters * self._cost_per_character),
         )
+        many = len(request.texts) > self._interactive_sentences
+        if many if request.bulk is None else request.bulk:
+            return contextlib.nullcontext()
+        estimate = self._pressure.check(characters, request.tenant, request.deadline)
+        return self._pressure.flight(characters, request.tenant, estimate)
+
+    async def _translated(
+        self, request: TranslationRequest, characters: int, *, streamed: bool
+    ) -> AsyncGenerator[Delta | TextResult, None]:
+        await self._turns.take()
         texts = await self._prepared(request, streamed=streamed)
         sequences = [sequence for text in texts for sequence in text.sequences]
         cost = sum(sequence.cost for sequence in sequences) / characters
@@ -154,6 +179,7 @@ class TranslationPipeline:
                         yield delta
         for delta in emitter.finish() if emitter else []:
             yield delta
+        await self._turns.take()
         pace = Pace()
         for text in texts:
             text.translations = [self._target.decode(one.target_ids) for one in text.sequences]
