@@ -18,7 +18,7 @@ from server.errors import Overloaded
 
 _BUSY = 8
 """While so many requests are in flight it is the server that sets the pace, not the callers."""
-_LAST_SECONDS = 0.03
+_LAST_SECONDS = 0.05
 """What comes after the result: the message, the way back, the caller's own."""
 _RETRY_SECONDS = (0.05, 10.0)
 
