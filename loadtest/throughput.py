@@ -33,7 +33,7 @@ from server.text.pipeline import TranslationPipeline
 from server.text.request import TranslationRequest
 
 CLIENTS = 32
-_READY = re.compile(r"READY in ([\d.]+) s: .* on 127\.0\.0\.1:(\d+),")
+_READY = re.compile(r"READY in ([\d.]+) s: .* on 127\.0\.0\.1:(\d+), metrics on 127\.0\.0\.1:(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,8 @@ class Served:
     started_seconds: float
     """From the start of the process to READY, Python and imports counted."""
     pid: int
+    metrics: str
+    """Where its metrics are."""
 
     def resident_megabytes(self) -> float:
         """Its resident memory now."""
@@ -142,11 +144,13 @@ class Served:
 
 @contextlib.contextmanager
 def served(bundle: Path, *arguments: str) -> Iterator[Served]:
-    """A server that is READY and remembers no sentence; stopped at the end."""
+    """A server that is READY; stopped at the end. It remembers no sentence unless told to."""
     command = [
         sys.executable, "-m", "server", "--bundle", str(bundle), "--port", "0",
-        "--metrics-port", "0", "--sentence-cache-bytes", "0", *arguments,
+        "--metrics-port", "0", *arguments,
     ]  # fmt: skip
+    if "--sentence-cache-bytes" not in arguments:
+        command += ["--sentence-cache-bytes", "0"]
     started = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -161,7 +165,8 @@ def served(bundle: Path, *arguments: str) -> Iterator[Served]:
         sink = ["cat"]
         drain = subprocess.Popen(sink, stdin=process.stderr, stdout=subprocess.DEVNULL)
         elapsed = time.monotonic() - started
-        yield Served(f"127.0.0.1:{found[2]}", float(found[1]), elapsed, process.pid)
+        metrics = f"http://127.0.0.1:{found[3]}/metrics"
+        yield Served(f"127.0.0.1:{found[2]}", float(found[1]), elapsed, process.pid, metrics)
         process.terminate()
         process.wait(30)
         drain.wait(5)

@@ -192,7 +192,7 @@ def _one_engine(
     )
     scheduler = Scheduler(pool, policy, bos_id=tokens.bos, eos_id=tokens.eos)
     search = Search(pool, eos_id=tokens.eos, never={tokens.pad, tokens.bos, tokens.unk})
-    return Engine(name, scheduler, runner, search, metrics)
+    return Engine(name, scheduler, runner, search, metrics, checked=settings.check_integrity)
 
 
 def available_cores() -> int:

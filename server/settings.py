@@ -154,6 +154,10 @@ class Settings(BaseSettings):
     grace_seconds: Annotated[float, Field(ge=0)] = Field(
         30.0, description="time for running requests to finish after SIGTERM"
     )
+    check_integrity: bool = Field(
+        default=False,
+        description="for debugging: assert at every step that slots and sentences are one to one",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
 
     def lines(self) -> list[str]:

@@ -30,14 +30,31 @@ class Engine:
     """In-flight batching: at every step sequences join and leave."""
 
     def __init__(
-        self, name: str, scheduler: Scheduler, runner: ModelRunner, search: Search, metrics: Metrics
+        self,
+        name: str,
+        scheduler: Scheduler,
+        runner: ModelRunner,
+        search: Search,
+        metrics: Metrics,
+        *,
+        checked: bool = False,
     ) -> None:
-        """Put the parts together; ``name`` tells its thread from others."""
+        """Put the parts together.
+
+        Args:
+            name: tells its thread from others.
+            scheduler: says who runs.
+            runner: runs them.
+            search: chooses their tokens.
+            metrics: where steps and sequences are counted.
+            checked: assert after every step that slots and sequences are one to one.
+        """
         self.name = name
         self.scheduler = scheduler
         self._runner = runner
         self._search = search
         self._metrics = metrics
+        self._checked = checked
         self._guard = Guard(scheduler.pool)
         self._slots = scheduler.pool.shape.slots
 
@@ -74,6 +91,8 @@ class Engine:
             finished = self._decode_alone(self.scheduler.alone)
         elif plan.decode:
             finished = self._decode(plan.decode)
+        if self._checked:
+            self.scheduler.check_integrity()
         ended = plan.dropped + finished
         for sequence in ended:
             self._search.forget(sequence)

@@ -31,6 +31,10 @@ class Likeliest(NamedTuple):
     tokens: NDArray[np.int64]
     """[B, C], whose they are."""
 
+    def of(self, rows: NDArray[np.int64]) -> Likeliest:
+        """Of these rows, in the shape that they are given in."""
+        return Likeliest(self.log_sums[rows], self.values[rows], self.tokens[rows])
+
 
 def likeliest(logits: FloatArray, maxima: FloatArray, count: int) -> Likeliest:
     """The ``count`` likeliest tokens of each row.

@@ -142,7 +142,7 @@ class Search:
         for size in {beam.size for beam in beams}:
             alike = [beam for beam in beams if beam.size == size]
             slots = np.array([beam.sequence.slots for beam in alike])
-            of_slots = Likeliest(*(column[np.searchsorted(rows, slots)] for column in found))
+            of_slots = found.of(np.searchsorted(rows, slots))
             offsets = self._beams.before(slots) - of_slots.log_sums
             self._beams.advance(alike, slots, extensions(of_slots, offsets, 2 * size))
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from server.engine.beam import extensions
 from server.engine.kv_cache import CacheShape, KVCachePool
-from server.engine.likeliest import Likeliest
 from server.engine.logits import BLOCK, Logits
 from server.engine.request import DecodingParameters, Sequence
 from server.engine.search import Search
@@ -157,7 +156,7 @@ def test_blocks_find_what_a_sort_finds(
     offsets = random.integers(-3, 3, chosen.shape).astype(np.float64)
     offsets[random.random(chosen.shape) < 0.2] = -np.inf  # rows that have no part in it
     columns = found.likeliest(sorted(chosen.ravel().tolist()), count)
-    best = extensions(Likeliest(*(column[chosen] for column in columns)), offsets, count)
+    best = extensions(columns.of(chosen), offsets, count)
     for group, members in enumerate(chosen):
         mine = [
             (-best.totals[group, at], best.parents[group, at], best.tokens[group, at])
