@@ -25,6 +25,8 @@ _WEIGHT_LIMIT = 63
 _TABLE_LIMIT = 127
 _DAMPING = 0.01
 _SMALLEST_SCALE = 1e-10
+_COLUMNS = 64
+"""Rounded one after the other before those to the right of them are corrected, in one product."""
 
 
 class Precision(Protocol):
@@ -229,12 +231,29 @@ def rounded(weight: Floats, moment: Floats) -> tuple[NDArray[np.int8], Floats]:
     damped += _DAMPING * np.mean(np.diag(damped)) * np.eye(len(order)) + _SMALLEST_SCALE
     factor = np.linalg.cholesky(np.linalg.inv(damped)).T  # upper
     values = np.empty(weight.shape, np.int8)
-    for column, place in enumerate(order):
-        nearest = np.round(left[:, column]).clip(-_WEIGHT_LIMIT, _WEIGHT_LIMIT)
-        values[:, place] = nearest
-        error = (left[:, column] - nearest) / factor[column, column]
-        left[:, column + 1 :] -= np.outer(error, factor[column, column + 1 :])
+    for start in range(0, len(order), _COLUMNS):
+        block = slice(start, start + _COLUMNS)
+        values[:, order[block]], errors = _rounded_block(left[:, block], factor[block, block])
+        left[:, start + _COLUMNS :] -= errors @ factor[block, start + _COLUMNS :]
     return values, scales
+
+
+def _rounded_block(
+    left: NDArray[np.float64], factor: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Whole numbers for some columns [N, C], changed meanwhile, and what those after them pay for.
+
+    Args:
+        left: what is to be rounded.
+        factor: [C, C], of these columns, upper.
+    """
+    values, errors = np.empty_like(left), np.empty_like(left)
+    for column in range(left.shape[1]):
+        nearest = np.round(left[:, column]).clip(-_WEIGHT_LIMIT, _WEIGHT_LIMIT)
+        values[:, column] = nearest
+        errors[:, column] = error = (left[:, column] - nearest) / factor[column, column]
+        left[:, column + 1 :] -= np.outer(error, factor[column, column + 1 :])
+    return values, errors
 
 
 def _row_scales(weight: Floats, limit: int) -> Floats:

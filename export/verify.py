@@ -268,7 +268,7 @@ def _forced(
     for column in target_in.T:
         pool.tokens[: len(sources)] = column
         logits = exported.runner.decode(len(sources))
-        sums = logits.log_sum_exp(list(range(len(sources))))
+        sums = logits.likeliest(list(range(len(sources))), 1).log_sums
         steps.append(logits.values[:, :vocabulary] - sums[:, None])
         pool.positions[: len(sources)] += 1
     pool.reset()

@@ -259,6 +259,8 @@ def _growth(tally: Tally, seconds: float) -> float:
     fifth = max(1, len(after) // 5)
     first, last = statistics.median(after[:fifth]), statistics.median(after[-fifth:])
     growth = last / first - 1
+    tenths = [after[number * len(after) // 10] for number in range(10)]
+    print(f"resident memory after warm-up, MB: {', '.join(f'{one:.0f}' for one in tenths)}")
     print(
         f"resident memory: {tally.memory[0][1]:.0f} MB at the start, {first:.0f} MB after "
         f"{warm:.0f} s of warm-up, {last:.0f} MB at the end, {max(after):.0f} MB at most: "
