@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from fakes import EOS, make_engine, make_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,3 +218,14 @@ def test_the_encoder_waits_for_company_but_not_alone() -> None:
         engine.add(sequence)
     run_to_end(engine)
     assert list(map(len, runner.encoded)) == [4, 3, 2]
+
+
+def test_an_engine_that_checks_itself_finds_a_slot_out_of_place() -> None:
+    engine, _ = make_engine(slots=4)
+    engine._checked = True
+    engine.add(make_sequence(10))
+    engine.add(make_sequence(12))
+    engine.step()
+    engine.scheduler.pool.positions[1] = 7
+    with pytest.raises(AssertionError):
+        engine.step()
