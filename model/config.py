@@ -8,40 +8,47 @@ and ``big``; ``tiny`` is for tests, ``small`` is what ships for CPUs.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
+
+from model.tables import (
+    ConfigError,
+    Count,
+    Coverage,
+    NotNegative,
+    Positive,
+    Range,
+    Ratio,
+    Share,
+    Whole,
+    flat,
+    from_table,
+)
+
+__all__ = [
+    "AlignmentSettings",
+    "ConfigError",
+    "CorpusSettings",
+    "Experiment",
+    "ModelSettings",
+    "SourceSettings",
+    "TokenizerSettings",
+    "TrainingSettings",
+    "TransformerConfig",
+    "changes",
+    "read_experiment",
+]
 
 Norm = Literal["post", "pre"]
 Tying = Literal["none", "target", "all"]
 Script = Literal["taiwan", "convert"]
+Format = Literal["auto", "tsv", "parallel", "moses", "tmx"]
 
 
-class ConfigError(ValueError):
-    """The experiment cannot be run as written; the message names the field."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Range:
-    """What a number of an experiment may be; NaN is outside of all."""
-
-    words: str
-    holds: Callable[[float], bool]
-
-
-Count = Annotated[int, _Range("1 or more", lambda value: value >= 1)]
 # Special ids, the bytes and a piece at least; prepared corpora hold ids of two bytes.
-VocabularySize = Annotated[int, _Range("261 to 65536", lambda size: 4 + 256 < size <= 1 << 16)]
-Seed = Annotated[int, _Range("0 or more", lambda value: value >= 0)]
-NotNegative = Annotated[float, _Range("0 or more", lambda value: 0 <= value < math.inf)]
-Positive = Annotated[float, _Range("more than 0", lambda value: 0 < value < math.inf)]
-Ratio = Annotated[float, _Range("1 or more", lambda value: 1 <= value < math.inf)]
-Share = Annotated[float, _Range("at least 0 and below 1", lambda value: 0 <= value < 1)]
-Coverage = Annotated[float, _Range("more than 0 and at most 1", lambda value: 0 < value <= 1)]
+VocabularySize = Annotated[int, Range("261 to 65536", lambda size: 4 + 256 < size <= 1 << 16)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,19 +134,44 @@ class ModelSettings:
             "source_vocab_size": source_vocab_size,
             "target_vocab_size": target_vocab_size,
         }
-        config: TransformerConfig = _from_table(TransformerConfig, shape, "model.overrides")
+        config: TransformerConfig = from_table(TransformerConfig, shape, "model.overrides")
         return config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
-    """One corpus file: where it is, its script, how often an epoch shows it."""
+    """One corpus: where it is, its form and script, how often an epoch shows it.
+
+    ``auto`` is ``parallel`` where there is a ``target_path``, ``moses`` for a zip, ``tmx`` by its
+    ending, ``tsv`` otherwise. Each may be compressed (gzip, xz, zstd, bzip2). The codes name the
+    languages inside a zip or TMX where they are not those of the experiment.
+    """
 
     path: Path
+    target_path: Path = Path()
+    format: Format = "auto"
+    source_code: str = ""
+    target_code: str = ""
     weight: NotNegative = 1.0
     script: Script = "convert"
+    tag: str = ""
+    """Domain: the piece ``<tag>`` stands before some of its sentences."""
     licence: str = ""
     origin: str = ""
+
+    @property
+    def has_target_path(self) -> bool:
+        """Whether the translations stand in a file of their own."""
+        return self.target_path != Path()
+
+    def __post_init__(self) -> None:
+        """Refuse forms that do not go with the paths, and tags that are no word."""
+        if (self.format == "parallel") != self.has_target_path and self.format != "auto":
+            msg = "target_path: goes with format = 'parallel', and that with it"
+            raise ConfigError(msg)
+        if self.tag and not self.tag.replace("-", "").isalnum():
+            msg = f"tag: '{self.tag}' is not letters, digits and hyphens"
+            raise ConfigError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,8 +185,15 @@ class CorpusSettings:
     sources: dict[str, SourceSettings]
     validation: dict[str, Path]
     folder: Path = Path("corpora")
+    swapped: bool = False
+    """TSV files, validation sets too, hold the target language first."""
     max_tokens: Count = 120
     max_length_ratio: Ratio = 3.0
+    split_paragraphs: bool = True
+    markup: Literal["strip", "keep"] = "strip"
+    held_out_overlap: Coverage = 0.7
+    """Share of a held-out sentence's n-grams that makes a near-copy of it."""
+    shard_pairs: Count = 1_000_000
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained on or chosen by."""
@@ -178,7 +217,7 @@ class TokenizerSettings:
 class TrainingSettings:
     """How the weights are found (Vaswani et al. 2017, section 5)."""
 
-    seed: Seed = 1
+    seed: Whole = 1
     max_steps: Count = 100_000
     batch_tokens: Count = 4096
     accumulate: Count = 1
@@ -190,9 +229,34 @@ class TrainingSettings:
     validate_every_steps: Count = 500
     checkpoint_every_seconds: NotNegative = 300.0
     average_decay: Share = 0.999
+    keep_weights: Whole = 0
+    """Validations whose weights, not averaged, are kept for ``dragoman average``."""
     patience: Count = 20
     validation_sentences: Count = 300
     selection: str = ""
+    sampling_alpha: NotNegative = 0.0
+    """Smoothing of subword regularisation (Kudo 2018, section 3.2); 0 is off."""
+    sampling_share: Coverage = 1.0
+    """Share of the batches whose subwords are drawn."""
+    tag_share: Coverage = 0.5
+    """Share of the sentences of a tagged source that carry their tag."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignmentSettings:
+    """Guided alignment: one head of cross-attention learns whose word is whose.
+
+    Garg et al. 2019, "Jointly Learning to Align and Translate with Transformer Models", section
+    4.2. Word alignments are made where the shards are; without a weight there are none.
+    """
+
+    weight: NotNegative = 0.0
+    """Of the alignment loss beside that of translation; 0.05 in the paper, 0 is off."""
+    layer: int = -1
+    """Decoder layer; -1 is the last."""
+    head: Whole = 0
+    iterations: Positive = 1.0
+    """Of the aligner, relative to what it chooses by the size of the corpus."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +269,7 @@ class Experiment:
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
 
     def __post_init__(self) -> None:
         """Refuse to select by a validation set that there is not."""
@@ -213,6 +278,13 @@ class Experiment:
             msg = (
                 f"training.selection: no validation set '{self.training.selection}', "
                 f"there is {', '.join(known)}"
+            )
+            raise ConfigError(msg)
+        drawn = self.training.sampling_alpha > 0 and self.training.sampling_share == 1
+        if self.alignment.weight and drawn:
+            msg = (
+                "training.sampling_share: alignments are those of the usual subwords, "
+                "so with alignment.weight it must be below 1"
             )
             raise ConfigError(msg)
 
@@ -232,36 +304,29 @@ def read_experiment(path: Path, corpora: Path | None = None) -> Experiment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         msg = f"{path}: not TOML: {error}"
         raise ConfigError(msg) from error
-    experiment: Experiment = _from_table(Experiment, table, "")
+    experiment: Experiment = from_table(Experiment, table, "")
     _check_fit(experiment)
     corpus = experiment.corpus
     folder = corpora or corpus.folder
-    sources = {
-        name: dataclasses.replace(source, path=folder / source.path)
-        for name, source in corpus.sources.items()
-    }
+    sources = {name: _placed(source, folder) for name, source in corpus.sources.items()}
     validation = {name: folder / file for name, file in corpus.validation.items()}
     corpus = dataclasses.replace(corpus, folder=folder, sources=sources, validation=validation)
     return dataclasses.replace(experiment, corpus=corpus)
 
 
+def _placed(source: SourceSettings, folder: Path) -> SourceSettings:
+    target = folder / source.target_path if source.has_target_path else source.target_path
+    return dataclasses.replace(source, path=folder / source.path, target_path=target)
+
+
 def changes(before: Experiment, now: Experiment) -> list[str]:
     """Fields that differ, as ``training.patience: 20 -> 30``."""
-    old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
+    old, new = flat(dataclasses.asdict(before)), flat(dataclasses.asdict(now))
     return [
         f"{key}: {old.get(key, 'none')} -> {new.get(key, 'none')}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
-
-
-def _flat(table: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """The leaves of nested tables by their dotted names."""
-    leaves: dict[str, Any] = {}
-    for key, value in table.items():
-        name = _join(where, key)
-        leaves |= _flat(value, name) if isinstance(value, dict) else {name: value}
-    return leaves
 
 
 def _check_fit(experiment: Experiment) -> None:
@@ -274,68 +339,13 @@ def _check_fit(experiment: Experiment) -> None:
             f"corpus.max_tokens: {longest} is more than the model's {shape.max_positions} positions"
         )
         raise ConfigError(msg)
+    layers = shape.decoder_layers
+    if not -layers <= experiment.alignment.layer < layers:
+        msg = f"alignment.layer: {experiment.alignment.layer}, and there are {layers}"
+        raise ConfigError(msg)
+    if experiment.alignment.head >= shape.n_heads:
+        msg = f"alignment.head: {experiment.alignment.head}, and there are {shape.n_heads}"
+        raise ConfigError(msg)
     if shape.tying == "all" and not sizes.shared:
         msg = "model.overrides.tying: 'all' needs tokenizer.shared = true"
         raise ConfigError(msg)
-
-
-def _from_table(kind: type[Any], table: dict[str, Any], where: str) -> Any:  # noqa: ANN401
-    """A dataclass from a TOML table; unknown and missing keys are errors that name the key."""
-    hints = get_type_hints(kind, include_extras=True)
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    for key in table:
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f", did you mean '{near[0]}'?" if near else ""
-            msg = f"{_join(where, key)}: unknown key{hint}"
-            raise ConfigError(msg)
-    values = {key: _convert(hints[key], value, _join(where, key)) for key, value in table.items()}
-    for name, item in fields.items():
-        required = (
-            item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        )
-        if required and name not in values:
-            msg = f"{_join(where, name)}: missing"
-            raise ConfigError(msg)
-    try:
-        return kind(**values)
-    except ConfigError as error:
-        raise ConfigError(_join(where, str(error))) from None
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401, PLR0911  one a kind
-    """One TOML value as the annotated type."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, dict):
-            msg = f"{where}: expected a table"
-            raise ConfigError(msg)
-        return _from_table(hint, value, where)
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _within(arguments[1], _convert(arguments[0], value, where), where)
-    if origin is dict and isinstance(value, dict):
-        return {key: _convert(arguments[1], item, _join(where, key)) for key, item in value.items()}
-    if origin is Literal:
-        if value not in arguments:
-            msg = f"{where}: '{value}' is not one of {', '.join(map(str, arguments))}"
-            raise ConfigError(msg)
-        return value
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is Any or type(value) is hint:
-        return value
-    msg = f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}"
-    raise ConfigError(msg)
-
-
-def _within(allowed: _Range, number: float, where: str) -> float:
-    if not allowed.holds(number):
-        msg = f"{where}: {number} is not {allowed.words}"
-        raise ConfigError(msg)
-    return number
-
-
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key

@@ -11,9 +11,9 @@ import torch
 
 from model.batching import Batch, TokenisedPair, collate
 from model.config import ConfigError
-from model.corpus import read_tsv
 from model.decoding import greedy
 from model.loss import label_smoothed_loss
+from model.text.readers import read_tsv
 from model.tokenizer import PAD_ID, Tokenizer
 from model.transformer import Transformer, padding_mask
 
@@ -45,8 +45,12 @@ class Scores:
     chrf_signature: str
 
 
-def read_validation(path: Path) -> ValidationSet:
+def read_validation(path: Path, *, swapped: bool = False) -> ValidationSet:
     """Sentence TAB reference [TAB reference ...].
+
+    Args:
+        path: the file.
+        swapped: it was made for the other direction; the first reference becomes the source.
 
     Raises:
         ConfigError: unreadable, malformed or empty.
@@ -55,6 +59,8 @@ def read_validation(path: Path) -> ValidationSet:
     if not rows:
         msg = f"{path}: no sentences"
         raise ConfigError(msg)
+    if swapped:
+        return ValidationSet([row[1] for row in rows], [[row[0]] for row in rows])
     return ValidationSet([row[0] for row in rows], [row[1:] for row in rows])
 
 

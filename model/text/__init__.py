@@ -1,0 +1,1 @@
+"""Between the text that people have and pairs fit to train on."""
