@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from model.checkpoint import RELEASED, CheckpointError, load_weights, save_weights, weights_of
 from model.config import ConfigError, Experiment, read_experiment
-from model.prepare import CORPUS as PREPARED
-from model.prepare import SOURCE_TOKENIZER, TARGET_TOKENIZER
+from model.prepare import COUNTS, pair_counts
+from model.sharding import SOURCE_TOKENIZER, TARGET_TOKENIZER
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 
-EXPERIMENT, LOG, CORPUS = "experiment.toml", "log.jsonl", "corpus.json"
+EXPERIMENT, LOG = "experiment.toml", "log.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,7 @@ def read_trained(folder: Path, corpora: Path | None = None) -> TrainedModel:
     source = _tokenizer(folder / SOURCE_TOKENIZER, model.config.source_vocab_size)
     target = _tokenizer(folder / TARGET_TOKENIZER, model.config.target_vocab_size)
     experiment = read_experiment(folder / EXPERIMENT, corpora)
-    pairs = _pairs(folder)
+    pairs = pair_counts(folder)
     for name in experiment.corpus.sources:
         if name not in pairs:  # the manifest would say that none was used
             msg = f"{folder}: does not say how many pairs of corpus.sources.{name} were trained on"
@@ -74,7 +71,7 @@ def save_release(run: Path, folder: Path) -> None:
     for name in (SOURCE_TOKENIZER, TARGET_TOKENIZER, EXPERIMENT, LOG):
         shutil.copyfile(run / name, folder / name)
     text = json.dumps(trained.pairs, indent=1)
-    (folder / CORPUS).write_text(text + "\n", encoding="utf-8")
+    (folder / COUNTS).write_text(text + "\n", encoding="utf-8")
     halves = {name: value.detach().half() for name, value in trained.model.named_parameters()}
     save_weights(folder / RELEASED, halves, trained.metadata)
 
@@ -102,31 +99,3 @@ def _tokenizer(path: Path, vocabulary: int) -> Tokenizer:
         msg = f"{path}: has {len(tokenizer)} pieces, the network was trained with {vocabulary}"
         raise ConfigError(msg)
     return tokenizer
-
-
-def _pairs(folder: Path) -> dict[str, int]:
-    """Training pairs by source: counted in a run, written down in a release."""
-    path = folder / (CORPUS if (folder / CORPUS).exists() else PREPARED)
-    try:
-        return _written_pairs(path) if path.name == CORPUS else _counted_pairs(path)
-    except OSError as error:
-        msg = f"{path}: {error.strerror or error}"
-        raise ConfigError(msg) from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        msg = f"{path}: damaged, cannot tell how many pairs were trained on"
-        raise ConfigError(msg) from error
-
-
-def _written_pairs(path: Path) -> dict[str, int]:
-    table = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(table, dict) or not all(type(count) is int for count in table.values()):
-        msg = "not a table of counts"
-        raise ValueError(msg)
-    return table
-
-
-def _counted_pairs(path: Path) -> dict[str, int]:
-    with np.load(path) as arrays:
-        suffix = "/target_ends"
-        names = [name.removesuffix(suffix) for name in arrays.files if name.endswith(suffix)]
-        return {name: int(arrays[name + suffix].size) for name in names}

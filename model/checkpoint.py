@@ -24,6 +24,8 @@ from model.transformer import Transformer
 
 RELEASED, BEST = "weights.safetensors", "best.safetensors"
 """Names of the weights to use, in a release and in a run folder."""
+ALIGNMENT_HEAD = "alignment_head"
+"""Metadata of weights trained with guided alignment: ``{"layer": 0, "head": 0}`` as JSON."""
 
 
 class CheckpointError(ValueError):

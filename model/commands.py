@@ -1,20 +1,26 @@
-"""The commands of this package: ``dragoman train``, ``dragoman schedule``."""
+"""``dragoman train``, alone or under ``torchrun``; ``dragoman corpus``; ``dragoman average``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
 
 import torch
 
-from model.checkpoint import CheckpointError, weights_of
+from model.average import best_kept, kept_weights, mean_of
+from model.board import Board
+from model.checkpoint import BEST, CheckpointError, save_weights, weights_of
 from model.config import ConfigError, Experiment, changes, read_experiment
+from model.distributed import World, join_world
 from model.memory import keep_freed_memory
-from model.prepare import REPORT, is_prepared, prepare
-from model.schedule import plot
+from model.prepare import COUNTS, is_prepared, pair_counts, prepare, report_of
+from model.shards import MANIFEST, open_shards
+from model.sharding import REPORT, SOURCE_TOKENIZER, TARGET_TOKENIZER, build_shards
 from model.train import DivergenceError, Trainer, TrainingData
+from model.validation import LOG
 
 _FAULT, _INTERRUPTED = 2, 130
 _COPY = "experiment.toml"
@@ -32,24 +38,38 @@ def train(arguments: list[str]) -> int:
         torch.set_num_threads(options.threads)
     keep_freed_memory()
     try:
-        experiment = read_experiment(options.experiment, options.corpora)
-        _note_changes(options.out, experiment, options.corpora)
-        data = _prepare(experiment, options.out, options.start)
-        trainer = Trainer(experiment, data, options.out, options.device)
-        if options.start and not trainer.position.step:
-            trainer.start_from(weights_of(options.start))
-        _keep_copy(options.experiment, options.out)
-        _note_start(trainer)
-        trainer.stop_on_signals()
-        trainer.run(options.until_step)
+        with join_world(options.device) as world:
+            trainer = _run(options, world)
     except (ConfigError, CheckpointError, DivergenceError, OSError) as error:
         _say(f"dragoman train: {error}")
         return _FAULT
     except KeyboardInterrupt:
         _say("dragoman train: stopped at once; the same command goes on from the last checkpoint")
         return _INTERRUPTED
-    _say(_outcome(trainer))
+    if trainer.world.leads:
+        _say(_outcome(trainer))
     return _INTERRUPTED if trainer.interrupted else 0
+
+
+def _run(options: argparse.Namespace, world: World) -> Trainer:
+    """The run, trained as far as it was told to."""
+    experiment = read_experiment(options.experiment, options.corpora)
+    if world.leads:
+        _note_changes(options.out, experiment, options.corpora)
+    data = _prepare(experiment, options, world)
+    trainer = Trainer(experiment, data, options.out, world=world)
+    if options.start and not trainer.position.step:
+        trainer.start_from(weights_of(options.start))
+    if world.leads:
+        _keep_copy(options.experiment, options.out)
+        _note_start(trainer)
+        trainer.board = Board(options.out / "tensorboard") if options.tensorboard else None
+    world.wait()  # nobody trains for a run that its first process has refused
+    trainer.stop_on_signals()
+    trainer.run(options.until_step)
+    if trainer.board is not None:
+        trainer.board.close()
+    return trainer
 
 
 def _train_options(arguments: list[str]) -> argparse.Namespace:
@@ -67,6 +87,12 @@ def _train_options(arguments: list[str]) -> argparse.Namespace:
         metavar="DIR",
         help="a new run begins with the weights and tokenizers of this run or release",
     )
+    parser.add_argument(
+        "--shards", type=Path, metavar="DIR", help="what dragoman corpus made, for a new run"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write OUT/tensorboard for TensorBoard"
+    )
     parser.add_argument("--threads", type=_count, help="CPU threads (default: all cores)")
     parser.add_argument("--until-step", type=_count, help="stop there, to go on later")
     parser.add_argument(
@@ -78,15 +104,18 @@ def _train_options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _prepare(experiment: Experiment, folder: Path, start: Path | None) -> TrainingData:
-    """The run's data; what becomes of the corpus is told on the first start."""
-    first = not is_prepared(folder)
-    if first:
-        _say("preparing the corpus and the tokenizers, once for this run folder")
-    data = prepare(experiment, folder, start)
-    if first:
-        _say((folder / REPORT).read_text(encoding="utf-8").rstrip())
-    return data
+def _prepare(experiment: Experiment, options: argparse.Namespace, world: World) -> TrainingData:
+    """The run's data; the first process makes it, and tells what became of the corpus."""
+    folder: Path = options.out
+    if world.leads and not is_prepared(folder):
+        if options.shards is None:
+            _say("preparing the corpus and the tokenizers, once for this run folder")
+        data = prepare(experiment, folder, options.start, options.shards)
+        _say(report_of(folder))
+        world.wait()
+        return data
+    world.wait()
+    return prepare(experiment, folder)
 
 
 def _note_changes(folder: Path, now: Experiment, corpora: Path | None) -> None:
@@ -114,7 +143,9 @@ def _note_start(trainer: Trainer) -> None:
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     step = trainer.position.step
     start = f"going on from step {step:,}" if step else "starting"
-    _say(f"{start}: {parameters / 1e6:.1f} million parameters on {trainer.device}")
+    size = trainer.world.size
+    among = f", {size} processes" if size > 1 else ""
+    _say(f"{start}: {parameters / 1e6:.1f} million parameters on {trainer.device}{among}")
 
 
 def _outcome(trainer: Trainer) -> str:
@@ -129,31 +160,88 @@ def _outcome(trainer: Trainer) -> str:
     return f"done at {step}; weights in {folder}"
 
 
-def schedule(arguments: list[str]) -> int:
-    """Plot the warm-up schedule of the learning rate as a PNG; 2 if it cannot be written."""
+def corpus(arguments: list[str]) -> int:
+    """Make training shards of an experiment's sources; 2 with one line if it cannot be done."""
     parser = argparse.ArgumentParser(
-        prog="dragoman schedule",
-        description="Plot the warm-up schedule of the learning rate as a PNG.",
+        prog="dragoman corpus",
+        description="Clean an experiment's sources and make binary training shards of them.",
     )
-    parser.add_argument("--out", type=Path, default=Path("schedule.png"))
-    parser.add_argument("--d-model", type=_count, default=512)
-    parser.add_argument("--warmup", type=_count, default=4000)
-    parser.add_argument("--steps", type=_count, default=20_000)
-    parser.add_argument("--factor", type=float, default=1.0)
+    parser.add_argument("experiment", type=Path, help="the experiment's TOML file")
+    parser.add_argument("--out", type=Path, required=True, help="shard folder; made if missing")
+    parser.add_argument("--corpora", type=Path, help="corpus folder instead of the experiment's")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="DIR",
+        help="take the tokenizers of this run, release or shard folder",
+    )
+    parser.add_argument("--replace", action="store_true", help="make them anew if they are there")
     options = parser.parse_args(arguments)
     try:
-        plot(
-            options.out,
-            d_model=options.d_model,
-            warmup_steps=options.warmup,
-            steps=options.steps,
-            factor=options.factor,
-        )
-    except (OSError, ValueError) as error:  # ValueError: a format that cannot be drawn
-        _say(f"dragoman schedule: {error}")
+        experiment = read_experiment(options.experiment, options.corpora)
+        if (options.out / MANIFEST).exists() and not options.replace:
+            msg = f"{options.out}: has shards already; --replace makes them anew"
+            raise ConfigError(msg)
+        build_shards(experiment, options.out, options.start)
+        found = open_shards(options.out)
+    except (ConfigError, CheckpointError, OSError) as error:
+        _say(f"dragoman corpus: {error}")
         return _FAULT
-    print(options.out)
+    print((options.out / REPORT).read_text(encoding="utf-8"), end="")
+    print(f"{options.out}: {sum(map(len, found.sources.values())):,} pairs")
     return 0
+
+
+def average(arguments: list[str]) -> int:
+    """Write the mean of weights that a run kept; 2 with one line if it cannot be done."""
+    parser = argparse.ArgumentParser(
+        prog="dragoman average",
+        description="Average weights that a run kept (training.keep_weights) into a run folder of "
+        "its own, which can be evaluated and exported like the run's.",
+    )
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; made if missing")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--last", type=_count, help="how many of the last (default: all kept)")
+    which.add_argument("--best", type=_count, help="how many of those with the best chrF")
+    options = parser.parse_args(arguments)
+    try:
+        files = _chosen(options)
+        model, metadata = mean_of(files)
+        _copy_run(options.run, options.out)
+        save_weights(options.out / BEST, dict(model.state_dict()), metadata)
+    except (ConfigError, CheckpointError, OSError) as error:
+        _say(f"dragoman average: {error}")
+        return _FAULT
+    print(f"{options.out}: mean of {', '.join(path.stem for path in files)}")
+    return 0
+
+
+def _chosen(options: argparse.Namespace) -> list[Path]:
+    files = kept_weights(options.run)
+    if options.best:
+        experiment = read_experiment(options.run / _COPY)
+        selection = experiment.training.selection or next(iter(experiment.corpus.validation))
+        files = best_kept(options.run, options.best, selection)
+    elif options.last:
+        files = files[-options.last :]
+    if not files:
+        msg = f"{options.run}: has kept no weights; set training.keep_weights"
+        raise CheckpointError(msg)
+    return files
+
+
+def _copy_run(run: Path, folder: Path) -> None:
+    """What weights need to be used: everything of the run but weights and optimiser."""
+    if folder.resolve() == run.resolve():
+        msg = f"{folder}: is the run itself; its best weights stay as they are"
+        raise CheckpointError(msg)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (_COPY, LOG, SOURCE_TOKENIZER, TARGET_TOKENIZER):
+        shutil.copyfile(run / name, folder / name)
+    counts = json.dumps(pair_counts(run), indent=1)
+    (folder / COUNTS).write_text(counts + "\n", encoding="utf-8")
 
 
 def _count(text: str) -> int:

@@ -1,175 +1,184 @@
-"""From an experiment to a run folder: corpus read once, tokenizers trained, ids stored."""
+"""From an experiment to what a run reads: shards, tokenizers, validation sets."""
 
 from __future__ import annotations
 
-import random
+import json
+import os
 import zipfile
 import zlib
-from collections.abc import Sized
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from model.batching import TokenisedPair, WeightedSource
 from model.checkpoint import CheckpointError
-from model.config import ConfigError, CorpusSettings, Experiment
-from model.corpus import Pair, read_corpus
+from model.config import Experiment
 from model.evaluate import read_validation
-from model.tokenizer import Tokenizer, train_tokenizer
+from model.shards import MANIFEST, open_shards, read_counts
+from model.sharding import (
+    REPORT,
+    SOURCE_TOKENIZER,
+    TARGET_TOKENIZER,
+    Tokenizers,
+    build_shards,
+    read_tokenizers,
+)
 from model.train import TrainingData
 
-SOURCE_TOKENIZER, TARGET_TOKENIZER = "source.model", "target.model"
+SHARDS = "shards"
+PACKED = "corpus.npz"
+"""What runs were prepared as before there were shards; such a run goes on."""
+COUNTS = "corpus.json"
+"""Pairs of each source, in a release or an average: there are no shards."""
 _TOKENIZERS = SOURCE_TOKENIZER, TARGET_TOKENIZER
-CORPUS, REPORT = "corpus.npz", "corpus.txt"
-_TOKENIZER_SENTENCES = 400_000
 
 
-def prepare(experiment: Experiment, folder: Path, start: Path | None = None) -> TrainingData:
+def prepare(
+    experiment: Experiment,
+    folder: Path,
+    start: Path | None = None,
+    shards: Path | None = None,
+) -> TrainingData:
     """Training data of the experiment, from the run folder where it was prepared before.
 
     Args:
         experiment: what to train on.
         folder: the run folder; made if missing.
         start: run or release whose tokenizers are taken; None trains new ones.
+        shards: folder that ``dragoman corpus`` made; None makes shards in the run folder.
 
     Raises:
         ConfigError: a corpus file is missing, malformed or leaves nothing to train on.
         CheckpointError: what was prepared before is damaged, or of other sources.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    corpus = experiment.corpus
     validation = {
-        name: read_validation(path) for name, path in experiment.corpus.validation.items()
+        name: read_validation(path, swapped=corpus.swapped)
+        for name, path in corpus.validation.items()
     }
     if not is_prepared(folder):
-        _prepare_corpus(experiment, folder, start)
-    return TrainingData(
-        sources=_load_sources(experiment.corpus, folder / CORPUS),
-        validation=validation,
-        source_tokenizer=_load_tokenizer(folder / SOURCE_TOKENIZER),
-        target_tokenizer=_load_tokenizer(folder / TARGET_TOKENIZER),
-    )
+        _take_shards(experiment, folder, start, shards)
+    tokenizers = read_tokenizers(folder)
+    if (folder / PACKED).exists():
+        sources = _packed_sources(experiment, folder / PACKED)
+    else:
+        sources = _sharded_sources(experiment, folder / SHARDS, tokenizers)
+    return TrainingData(sources, validation, *tokenizers)
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the run folder holds a corpus, which is then taken as it is."""
-    return (folder / CORPUS).exists()
+    """Whether the run folder has its training pairs, which are then taken as they are."""
+    return (folder / PACKED).exists() or (folder / SHARDS / MANIFEST).exists()
 
 
-def _load_sources(settings: CorpusSettings, path: Path) -> list[WeightedSource]:
+def report_of(folder: Path) -> str:
+    """The account of the cleaning, for the terminal.
+
+    Raises:
+        OSError: it is not there.
+    """
+    return (folder / SHARDS / REPORT).read_text(encoding="utf-8").rstrip()
+
+
+def pair_counts(folder: Path) -> dict[str, int]:
+    """Training pairs of each source of a run or release.
+
+    Raises:
+        CheckpointError: the run has no usable account of them.
+    """
+    if (folder / COUNTS).exists():
+        return _written_counts(folder / COUNTS)
+    path = folder / PACKED
+    if not path.exists():
+        return read_counts(folder / SHARDS)
+    suffix = "/target_ends"
+    try:
+        with np.load(path) as arrays:
+            names = [name.removesuffix(suffix) for name in arrays.files if name.endswith(suffix)]
+            return {name: int(arrays[name + suffix].size) for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        msg = f"{path}: damaged, cannot tell how many pairs were trained on"
+        raise CheckpointError(msg) from error
+
+
+def _written_counts(path: Path) -> dict[str, int]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"{path}: damaged, cannot tell how many pairs were trained on"
+        raise CheckpointError(msg) from error
+    if not isinstance(table, dict) or not all(type(count) is int for count in table.values()):
+        msg = f"{path}: damaged, cannot tell how many pairs were trained on"
+        raise CheckpointError(msg)
+    return table
+
+
+def _take_shards(
+    experiment: Experiment, folder: Path, start: Path | None, shards: Path | None
+) -> None:
+    """Shards made in the run folder, or a link to those that are there, and both tokenizers."""
+    place = folder / SHARDS
+    if shards is None:
+        build_shards(experiment, place, start)
+    else:
+        found = open_shards(shards)
+        wanted = experiment.source_language, experiment.target_language
+        if found.languages != wanted:
+            msg = f"{shards}: {' to '.join(found.languages)}, and not {' to '.join(wanted)}"
+            raise CheckpointError(msg)
+        if start is not None and _models(start) != _models(shards):
+            msg = f"{shards}: made with other tokenizers than those of {start}"
+            raise CheckpointError(f"{msg}; make the shards with dragoman corpus --from")
+        place.unlink(missing_ok=True)
+        place.symlink_to(os.path.relpath(shards.resolve(), folder.resolve()))
+    for name, model in zip(_TOKENIZERS, _models(place), strict=True):
+        (folder / name).write_bytes(model)
+
+
+def _models(folder: Path) -> list[bytes]:
+    return [tokenizer.model for tokenizer in read_tokenizers(folder)]
+
+
+def _sharded_sources(
+    experiment: Experiment, folder: Path, tokenizers: Tokenizers
+) -> list[WeightedSource]:
+    found = open_shards(folder)
+    if _models(folder) != [tokenizer.model for tokenizer in tokenizers]:
+        msg = f"{folder}: made with other tokenizers than the run's; start a new run folder"
+        raise CheckpointError(msg)
+    if experiment.alignment.weight and not found.aligned:
+        msg = f"{folder}: made without alignment.weight; make the shards again with it"
+        raise CheckpointError(msg)
+    sources = []
+    for name, settings in experiment.corpus.sources.items():
+        if name not in found.sources:
+            raise _without(folder, name)
+        try:
+            tag = tokenizers[0].tag_id(settings.tag) if settings.tag else None
+        except ValueError as error:
+            msg = f"{folder}: corpus.sources.{name}.tag: {error}; make the shards again"
+            raise CheckpointError(msg) from error
+        sources.append(WeightedSource(found.sources[name], settings.weight, tag))
+    return sources
+
+
+def _without(path: Path, name: str) -> CheckpointError:
+    return CheckpointError(f"{path}: prepared without corpus.sources.{name}; start a new run folder")
+
+
+def _packed_sources(experiment: Experiment, path: Path) -> list[WeightedSource]:
+    settings = experiment.corpus.sources
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             prepared = {key.partition("/")[0] for key in arrays.files}
-            stored = {name: _unpack(arrays, name) for name in settings.sources if name in prepared}
+            stored = {name: _unpack(arrays, name) for name in settings if name in prepared}
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        msg = f"{path}: damaged, remove it and it is made again ({error})"
+        msg = f"{path}: damaged ({error})"
         raise CheckpointError(msg) from error
-    for name in settings.sources.keys() - stored.keys():
-        msg = f"{path}: prepared without corpus.sources.{name}; start a new run folder"
-        raise CheckpointError(msg)
-    return [
-        WeightedSource(stored[name], source.weight) for name, source in settings.sources.items()
-    ]
-
-
-def _load_tokenizer(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer(path.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        msg = f"{path}: {reason}"
-        raise CheckpointError(msg) from error
-
-
-def _prepare_corpus(experiment: Experiment, folder: Path, start: Path | None) -> None:
-    if start is not None:  # before the corpus: a wrong folder is told at once
-        source, target = (_load_tokenizer(start / name) for name in _TOKENIZERS)
-    pairs, reports = read_corpus(experiment.corpus)
-    for name, of_source in pairs.items():
-        _check_any(name, of_source)
-    if start is None:
-        source, target = _train_tokenizers(experiment, pairs)
-    (folder / SOURCE_TOKENIZER).write_bytes(source.model)
-    (folder / TARGET_TOKENIZER).write_bytes(target.model)
-    arrays: dict[str, np.ndarray] = {}
-    for name, of_source in pairs.items():
-        kept = _tokenise(of_source, source, target, experiment.corpus.max_tokens)
-        _check_any(name, kept)
-        if too_long := len(of_source) - len(kept):
-            reports[name].dropped["too long"] = too_long
-        reports[name].kept = len(kept)
-        arrays |= _pack(name, kept)
-    table = "\n".join(report.row(name) for name, report in reports.items())
-    (folder / REPORT).write_text(table + "\n", encoding="utf-8")
-    partial = folder / "corpus.partial.npz"
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    partial.replace(folder / CORPUS)  # last: a folder that has it has the tokenizers too
-
-
-def _check_any(name: str, kept: Sized) -> None:
-    if not len(kept):
-        msg = f"corpus.sources.{name}: no pair is fit to train on"
-        raise ConfigError(msg)
-
-
-def _train_tokenizers(
-    experiment: Experiment, pairs: dict[str, list[Pair]]
-) -> tuple[Tokenizer, Tokenizer]:
-    """Tokenizers of a sample in which sources stand as the weights say."""
-    settings, sample = experiment.tokenizer, _sample(pairs, experiment.corpus)
-    english, chinese = [pair.source for pair in sample], [pair.target for pair in sample]
-    coverage = settings.character_coverage
-    try:
-        if settings.shared:
-            both = train_tokenizer(
-                chain(english, chinese),
-                settings.source_vocab_size,
-                character_coverage=coverage,
-                normalise=False,
-            )
-            return Tokenizer(both), Tokenizer(both)
-        source = train_tokenizer(english, settings.source_vocab_size)
-        target = train_tokenizer(
-            chinese, settings.target_vocab_size, character_coverage=coverage, normalise=False
-        )
-    except ValueError as error:
-        msg = f"tokenizer: {error}"
-        raise ConfigError(msg) from error
-    return Tokenizer(source), Tokenizer(target)
-
-
-def _sample(pairs: dict[str, list[Pair]], settings: CorpusSettings) -> list[Pair]:
-    generator = random.Random(0)  # noqa: S311  a reproducible sample, no secret
-    sample: list[Pair] = []
-    for name, of_source in pairs.items():
-        weight = settings.sources[name].weight
-        count = min(len(of_source), round(len(of_source) * weight))
-        sample += generator.sample(of_source, count) * max(1, round(weight))
-    generator.shuffle(sample)
-    return sample[:_TOKENIZER_SENTENCES]
-
-
-def _tokenise(
-    pairs: list[Pair], source: Tokenizer, target: Tokenizer, max_tokens: int
-) -> list[TokenisedPair]:
-    sources = source.encode([pair.source for pair in pairs])
-    targets = target.encode([pair.target for pair in pairs])
-    return [
-        TokenisedPair(np.array(one, np.uint16), np.array(other, np.uint16))
-        for one, other in zip(sources, targets, strict=True)
-        if 0 < len(one) < max_tokens and 0 < len(other) < max_tokens
-    ]
-
-
-def _pack(name: str, pairs: list[TokenisedPair]) -> dict[str, np.ndarray]:
-    packed = {}
-    for side, rows in (
-        ("source", [pair.source for pair in pairs]),
-        ("target", [pair.target for pair in pairs]),
-    ):
-        packed[f"{name}/{side}"] = np.concatenate(rows)
-        packed[f"{name}/{side}_ends"] = np.cumsum([row.size for row in rows])
-    return packed
+    for name in settings.keys() - stored.keys():
+        raise _without(path, name)
+    return [WeightedSource(stored[name], source.weight) for name, source in settings.items()]
 
 
 def _unpack(arrays: np.lib.npyio.NpzFile, name: str) -> list[TokenisedPair]:

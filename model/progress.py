@@ -16,17 +16,21 @@ _LOG_SECONDS = 30.0  # between two states of the bar where standard error is a f
 class Progress:
     """The bar of one call of ``Trainer.run``, on standard error."""
 
-    def __init__(self, step: int, last: int) -> None:
-        """Start at ``step`` of ``last``."""
+    def __init__(self, step: int, last: int, *, shown: bool = True) -> None:
+        """Start at ``step`` of ``last``; one of several processes shows it."""
         self._bar = tqdm(
             total=last,
             initial=step,
             unit="step",
             smoothing=0.05,
             dynamic_ncols=True,
+            disable=not shown,
             mininterval=0.1 if sys.stderr.isatty() else _LOG_SECONDS,
         )
         self._steps, self._tokens, self._since = 0, 0, time.monotonic()
+        self._shown = shown
+        self.speed = 0.0
+        """Target tokens a second, when last looked at."""
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -46,9 +50,9 @@ class Progress:
         self._steps += 1
         self._tokens += tokens
         if self._steps == 1 or self._steps % _STEPS_BETWEEN == 0:
-            speed = self._tokens / (time.monotonic() - self._since)
+            self.speed = self._tokens / (time.monotonic() - self._since)
             self._bar.set_postfix_str(
-                f"epoch {epoch}, loss {loss:.3f}, {speed:,.0f} target tokens/s",
+                f"epoch {epoch}, loss {loss:.3f}, {self.speed:,.0f} target tokens/s",
                 refresh=self._steps == 1,
             )
             self.restart_clock()
@@ -60,4 +64,5 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A line above the bar."""
-        self._bar.write(line, file=sys.stderr)
+        if self._shown:
+            self._bar.write(line, file=sys.stderr)

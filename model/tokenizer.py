@@ -14,10 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentencepiece
+from numpy.typing import NDArray
 from sentencepiece import sentencepiece_model_pb2
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
+EOS_PIECE = "</s>"
 
 _TYPOGRAPHIC = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " "}
 _SPACES = "\t\n\v\f\r\x85\u1680\u2028\u2029\u202f\u205f\u3000"
@@ -59,6 +62,8 @@ def train_tokenizer(
     *,
     character_coverage: float = 0.9995,
     normalise: bool = True,
+    spaced: bool | None = None,
+    tags: Iterable[str] = (),
 ) -> bytes:
     """A unigram model as the bytes of its file; unknown characters fall back to bytes.
 
@@ -68,6 +73,8 @@ def train_tokenizer(
         character_coverage: share of the characters that get a piece of their own.
         normalise: apply :func:`normalisation_rules`; False keeps the text as it is (for
             Chinese, whose full-width punctuation NFKC would take away).
+        spaced: the first word is one like others, behind a space; default: as ``normalise``.
+        tags: domains, of which each has a piece ``<tag>``.
 
     Raises:
         ValueError: no sentences, or fewer pieces than the characters that need one.
@@ -79,7 +86,8 @@ def train_tokenizer(
         "hard_vocab_limit": False,  # a small text gives a smaller vocabulary, not an error
         "byte_fallback": True,
         "split_digits": True,
-        "add_dummy_prefix": normalise,
+        "add_dummy_prefix": normalise if spaced is None else spaced,
+        "user_defined_symbols": [tag_piece(tag) for tag in sorted(set(tags))],
         "normalization_rule_name": "identity",
     }
     if not normalise:
@@ -89,6 +97,11 @@ def train_tokenizer(
         rules.write_text(normalisation_rules(), encoding="ascii")
         del options["normalization_rule_name"]
         return _train(sentences, options | {"normalization_rule_tsv": str(rules)})
+
+
+def tag_piece(tag: str) -> str:
+    """How a domain's tag is written, in the vocabulary and in a text."""
+    return f"<{tag}>"
 
 
 def _train(sentences: Iterable[str], options: dict[str, Any]) -> bytes:
@@ -150,3 +163,49 @@ class Tokenizer:
         special = {PAD_ID, BOS_ID, EOS_ID}
         text: str = self._processor.decode([token for token in ids if token not in special])
         return text
+
+    def encode_arrays(self, texts: list[str]) -> list[NDArray[np.uint16]]:
+        """As :meth:`encode`, as arrays."""
+        return [self.as_array(ids) for ids in self.encode(texts)]
+
+    def as_array(self, ids: list[int]) -> NDArray[np.uint16]:
+        """Ids as they are stored."""
+        return np.array(ids, np.uint16)
+
+    def resampled(
+        self, rows: list[NDArray[np.uint16]], alpha: float, seed: int
+    ) -> list[NDArray[np.uint16]]:
+        """The same texts in subwords drawn by the unigram model (Kudo 2018, section 3.2).
+
+        Args:
+            rows: ids of each text.
+            alpha: the smaller, the more varied.
+            seed: what is drawn depends on this and the rows alone.
+        """
+        texts = [self.decode(row.tolist()) for row in rows]
+        sentencepiece.set_random_generator_seed(seed)
+        drawn = self._processor.encode(
+            texts, enable_sampling=True, alpha=alpha, nbest_size=-1, num_threads=1
+        )
+        return [self.as_array(ids) for ids in drawn]
+
+    def pieces(self, ids: list[int]) -> list[str]:
+        """The pieces as people read them: a space where one belongs to the piece."""
+        return [self._processor.id_to_piece(token).replace("\u2581", " ") for token in ids]
+
+    def tag_id(self, tag: str) -> int:
+        """The id of a domain's tag.
+
+        Raises:
+            ValueError: the vocabulary has no such tag.
+        """
+        token = int(self._processor.piece_to_id(tag_piece(tag)))
+        if token == UNK_ID:
+            msg = f"the vocabulary has no piece {tag_piece(tag)}"
+            raise ValueError(msg)
+        return token
+
+    def spans(self, text: str) -> list[tuple[int, int, int]]:
+        """Each piece of a text: id, and where in the text it begins and ends (code points)."""
+        found = self._processor.encode(text, out_type="immutable_proto")
+        return [(piece.id, piece.begin, piece.end) for piece in found.pieces]

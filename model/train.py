@@ -1,8 +1,8 @@
 """The training loop: find the weights, keep them safe, go on where it stopped.
 
-A run lives in one folder: ``experiment.toml``, the tokenizers, the prepared corpus,
-``checkpoint.pt`` (everything needed to go on), ``best.safetensors`` (the weights to
-export) and ``log.jsonl`` (one line a validation).
+A run lives in one folder: ``experiment.toml``, the tokenizers, the shards, ``checkpoint.pt``
+(everything needed to go on), ``best.safetensors`` (the weights to export) and ``log.jsonl`` (one
+line a validation). Of several processes (``model/distributed.py``) the first one writes.
 """
 
 from __future__ import annotations
@@ -20,17 +20,20 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from model import checkpoint, evaluate
-from model.batching import Batch, TokenisedPair, WeightedSource, collate, plan_epoch
+from model import checkpoint, evaluate, validation
+from model.average import KEPT, Swapped, Weights, kept_weights, parameters_of, update_average
+from model.batches import BatchStream
+from model.batching import Batch, WeightedSource
+from model.board import Board
 from model.checkpoint import Position
-from model.config import ConfigError, Experiment, TrainingSettings
-from model.loss import label_smoothed_loss
+from model.config import Experiment, TrainingSettings
+from model.distributed import World, without_exchange
+from model.objective import Objective
 from model.progress import Progress
 from model.schedule import learning_rate
 from model.tokenizer import PAD_ID, Tokenizer
-from model.transformer import Transformer, padding_mask
+from model.transformer import Transformer
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -43,6 +46,11 @@ class TrainingData:
     validation: dict[str, evaluate.ValidationSet]
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """Both."""
+        return self.source_tokenizer, self.target_tokenizer
 
 
 class DivergenceError(ValueError):
@@ -58,6 +66,7 @@ class Trainer:
         data: TrainingData,
         folder: Path,
         device: torch.device | None = None,
+        world: World | None = None,
     ) -> None:
         """Build the network and, where the folder holds a checkpoint, take it up.
 
@@ -68,7 +77,8 @@ class Trainer:
         self.settings: TrainingSettings = experiment.training
         self.data = data
         self.folder = folder
-        self.device = device or torch.device("cpu")
+        self.world = world or World(device=device or torch.device("cpu"))
+        self.device = self.world.device
         torch.manual_seed(self.settings.seed)
         self.config = experiment.model.build(len(data.source_tokenizer), len(data.target_tokenizer))
         self.model = Transformer(self.config).to(self.device)
@@ -76,12 +86,20 @@ class Trainer:
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=0.0, betas=(0.9, 0.98), eps=1e-9
         )
-        self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.average: Weights = parameters_of(self.model)
         self.position = Position()
         self.best_score = -1.0
         self.validations_since_best = 0
         self.interrupted = False
-        self._plan: tuple[int, list[list[TokenisedPair]]] | None = None
+        self.board: Board | None = None
+        self._loss_since, self._tokens_since = 0.0, 0
+        self._stream = BatchStream(
+            data.sources, self.settings, data.tokenizers, self.config.max_positions
+        )
+        objective = Objective(self.model, self.settings.label_smoothing, experiment.alignment)
+        self._objective = self.world.joined(objective)
+        if self.world.rank:  # the same weights, but dropout of its own
+            torch.manual_seed(self.settings.seed + self.world.rank)
         self._checkpoint = folder / "checkpoint.pt"
         if self._checkpoint.exists():
             self.restore()
@@ -97,21 +115,26 @@ class Trainer:
             msg = f"{weights}: belongs to a network of another shape"
             raise checkpoint.CheckpointError(msg)
         self.model.load_state_dict(model.state_dict())
-        self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.average = parameters_of(self.model)
 
     def run(self, until_step: int | None = None) -> None:
         """Train to ``until_step`` (default: the experiment's end, or until patience runs out)."""
         wanted = self.settings.max_steps if until_step is None else until_step
         last = min(wanted, self.settings.max_steps)
         saved_at = time.monotonic()
-        with Progress(self.position.step, last) as progress:
+        with Progress(self.position.step, last, shown=self.world.leads) as progress:
             while self.position.step < last and not self.interrupted and not self.out_of_patience:
                 loss, tokens = self.train_step()
                 progress.advance(self.position.epoch, loss, tokens)
+                if self.board is not None:
+                    self.board.step(self.position.step, loss, self._rate(), progress.speed)
                 if self.position.step % self.settings.validate_every_steps == 0:
-                    progress.say(_line(self.validate()))
+                    progress.say(validation.line(self.validate()))
                     progress.restart_clock()
-                if time.monotonic() - saved_at > self.settings.checkpoint_every_seconds:
+                late = time.monotonic() - saved_at > self.settings.checkpoint_every_seconds
+                stop, save = self.world.total(self.interrupted, late and self.world.leads)
+                self.interrupted = stop > 0  # if one process is to stop, all do
+                if save:
                     self.save()
                     saved_at = time.monotonic()
         self.save()
@@ -136,31 +159,26 @@ class Trainer:
         before = {number: signal.signal(number, interrupt) for number in _STOP_SIGNALS}
 
     def train_step(self) -> tuple[float, int]:
-        """One optimiser step over ``accumulate`` batches; mean loss and target tokens.
+        """One optimiser step over ``accumulate`` batches of each process; mean loss, target tokens.
 
         Raises:
             DivergenceError: loss or gradient is no number; the weights are those before the step.
             ConfigError: an epoch has no pair.
         """
-        batches = [self._next_batch() for _ in range(self.settings.accumulate)]
-        total_tokens = sum(int((batch.target_out != PAD_ID).sum()) for batch in batches)
-        step = self.position.step + 1
-        rate = learning_rate(
-            step,
-            self.config.d_model,
-            self.settings.warmup_steps,
-            self.settings.learning_rate_factor,
+        world = self.world
+        position, batches = self._stream.take(
+            self.position, self.settings.accumulate * world.size, slice(world.rank, None, world.size)
         )
+        own = sum(int((batch.target_out != PAD_ID).sum()) for batch in batches)
+        total_tokens = int(world.total(own)[0])
+        step = position.step + 1
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._rate(step)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss_sum = 0.0
-        for batch in batches:
-            loss = self._loss(batch)
-            (loss / total_tokens).backward()  # type: ignore[no-untyped-call]
-            loss_sum += float(loss.detach())
+        loss_sum = world.total(self._backward(batches, world.size / total_tokens))[0]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.position = position
         if not math.isfinite(loss_sum + float(norm)):
             msg = (
                 f"step {step}: loss {loss_sum / total_tokens:g}, gradient norm {float(norm):g}; "
@@ -168,45 +186,72 @@ class Trainer:
             )
             raise DivergenceError(msg)
         self.optimizer.step()
-        self._update_average()
-        self.position = dataclasses.replace(self.position, step=step)
+        update_average(self.average, self.model, self.settings.average_decay, step)
+        self.position = dataclasses.replace(position, step=step)
+        self._loss_since += loss_sum
+        self._tokens_since += total_tokens
         return loss_sum / total_tokens, total_tokens
+
+    def _backward(self, batches: list[Batch], scale: float) -> float:
+        """Add the gradients of the batches; the sum of their smoothed losses of translation."""
+        loss_sum, weight = 0.0, self.experiment.alignment.weight
+        for number, batch in enumerate(batches, start=1):
+            bf16 = self.settings.precision == "bf16"
+            with without_exchange(self._objective, last=number == len(batches)):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                    translation, alignment = self._objective(batch.to(self.device))
+                ((translation + weight * alignment) * scale).backward()
+            loss_sum += float(translation.detach())
+        return loss_sum
+
+    def _rate(self, step: int | None = None) -> float:
+        """The learning rate of a step, by default of the last one."""
+        settings = self.settings
+        return learning_rate(
+            max(1, self.position.step if step is None else step),
+            self.config.d_model,
+            settings.warmup_steps,
+            settings.learning_rate_factor,
+        )
 
     def validate(self) -> dict[str, Any]:
         """Score the averaged weights, keep them if they are the best, and log a line."""
-        scores, losses = {}, {}
-        with self._averaged():
-            for name, full in self.data.validation.items():
-                subset = full.head(self.settings.validation_sentences)
-                tokenizers = self.data.source_tokenizer, self.data.target_tokenizer
-                batches = evaluate.validation_batches(
-                    subset, *tokenizers, rows=50, max_positions=self.config.max_positions
-                )
-                losses[name] = evaluate.mean_loss(
-                    self.model, batches, self.settings.label_smoothing
-                )[1]
-                output = evaluate.translate(self.model, *tokenizers, subset.sources)
-                scores[name] = evaluate.score(
-                    output, subset.references, self.experiment.target_language
-                )
-            selection = self.settings.selection or next(iter(scores))
-            self._keep_if_best(scores[selection])
+        record = None
+        if self.world.leads:
+            record = self._validated()
+        record, self.best_score, self.validations_since_best = self.world.told(
+            (record, self.best_score, self.validations_since_best)
+        )
+        self._loss_since, self._tokens_since = 0.0, 0
+        assert record is not None
+        return record
+
+    def _validated(self) -> dict[str, Any]:
+        with Swapped(self.model, self.average):
+            found = validation.validate(
+                self.model, self.data.tokenizers, self.data.validation, self.experiment
+            )
+            self._keep_if_best(found.chosen)
+        self._keep_weights(found.chosen)
         record: dict[str, Any] = {
             "step": self.position.step,
             "epoch": self.position.epoch,
             "best": self.validations_since_best == 0,
-            "nll": {name: round(value, 4) for name, value in losses.items()},
-            "bleu": {name: round(value.bleu, 2) for name, value in scores.items()},
-            "chrf": {name: round(value.chrf, 2) for name, value in scores.items()},
+            "loss": round(self._loss_since / max(1, self._tokens_since), 4),
+            "learning_rate": self._rate(),
+            **found.record(),
             "sentences": self.settings.validation_sentences,
-            "signature": scores[selection].bleu_signature,
         }
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(record, ensure_ascii=False) + "\n")
+        validation.append_to_log(self.folder, record)
+        if self.board is not None:
+            self.board.validation(record)
         return record
 
     def save(self) -> None:
-        """Write the checkpoint: weights, average, optimiser, position, generator."""
+        """Write the checkpoint: weights, average, optimiser, position, generators."""
+        randoms = self.world.gathered(self._random())
+        if not self.world.leads:
+            return
         state = {
             "model": self.model.state_dict(),
             "average": self.average,
@@ -214,12 +259,19 @@ class Trainer:
             "position": dataclasses.asdict(self.position),
             "best_score": self.best_score,
             "validations_since_best": self.validations_since_best,
-            "random": torch.get_rng_state(),
+            "loss_since": [self._loss_since, self._tokens_since],
             "config": checkpoint.model_metadata(self.config),
+            "random_others": randoms[1:],
+            **randoms[0],
         }
+        checkpoint.save_state(self._checkpoint, state)
+
+    def _random(self) -> dict[str, Any]:
+        """The state of this process' generators."""
+        state = {"random": torch.get_rng_state()}
         if self.device.type == "cuda":  # where dropout draws from there
             state["random_cuda"] = torch.cuda.get_rng_state(self.device)
-        checkpoint.save_state(self._checkpoint, state)
+        return state
 
     def restore(self) -> None:
         """Take up the checkpoint, to the bit.
@@ -244,59 +296,13 @@ class Trainer:
         self.position = Position(**state["position"])
         self.best_score = state["best_score"]
         self.validations_since_best = state["validations_since_best"]
-        torch.set_rng_state(state["random"])
-        if self.device.type == "cuda" and "random_cuda" in state:
-            torch.cuda.set_rng_state(state["random_cuda"], self.device)
-
-    def _loss(self, batch: Batch) -> Tensor:
-        """Summed smoothed loss of a batch."""
-        batch = batch.to(self.device)
-        bf16 = self.settings.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            mask = padding_mask(batch.source, PAD_ID)
-            logits = self.model(batch.source, batch.target_in, mask)
-        labels = batch.target_out.flatten()
-        return label_smoothed_loss(
-            logits.flatten(0, 1), labels, PAD_ID, self.settings.label_smoothing
-        ).smoothed
-
-    def _next_batch(self) -> Batch:
-        """The batch at the position, which moves on by one."""
-        batches = self._plan_epoch(self.position.epoch)
-        if self.position.batch >= len(batches):
-            self.position = dataclasses.replace(
-                self.position, epoch=self.position.epoch + 1, batch=0
-            )
-            batches = self._plan_epoch(self.position.epoch)
-        index = self.position.batch
-        self.position = dataclasses.replace(self.position, batch=index + 1)
-        return collate(batches[index])
-
-    def _plan_epoch(self, epoch: int) -> list[list[TokenisedPair]]:
-        """The epoch's batches, planned once."""
-        if self._plan is None or self._plan[0] != epoch:
-            settings = self.settings
-            batches = plan_epoch(self.data.sources, settings.batch_tokens, settings.seed, epoch)
-            if not batches:
-                msg = "corpus.sources: with these weights an epoch has no pair"
-                raise ConfigError(msg)
-            self._plan = epoch, batches
-        return self._plan[1]
-
-    def _update_average(self) -> None:
-        """Exponential moving average of the weights (Polyak averaging), quick at first."""
-        step = self.position.step + 1
-        decay = min(self.settings.average_decay, (1 + step) / (10 + step))
-        parameters = dict(self.model.named_parameters())
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.average.values()),
-                [parameters[name].detach() for name in self.average],
-                1.0 - decay,
-            )
-
-    def _averaged(self) -> _SwappedWeights:
-        return _SwappedWeights(self.model, self.average)
+        self._loss_since, self._tokens_since = state.get("loss_since", (0.0, 0))
+        own = [state, *state.get("random_others", [])]
+        if self.world.rank < len(own):  # a process more than before draws anew
+            random = own[self.world.rank]
+            torch.set_rng_state(random["random"])
+            if self.device.type == "cuda" and "random_cuda" in random:
+                torch.cuda.set_rng_state(random["random_cuda"], self.device)
 
     def _keep_if_best(self, scores: evaluate.Scores) -> None:
         """Write the weights now in the model if their chrF is the best so far."""
@@ -304,40 +310,27 @@ class Trainer:
             self.validations_since_best += 1
             return
         self.best_score, self.validations_since_best = scores.chrf, 0
+        self._write_weights(self.folder / checkpoint.BEST, scores)
+
+    def _keep_weights(self, scores: evaluate.Scores) -> None:
+        """Write the weights as they are, and remove those that are too many."""
+        if not self.settings.keep_weights:
+            return
+        (self.folder / KEPT).mkdir(exist_ok=True)
+        path = self.folder / KEPT / f"step-{self.position.step}.safetensors"
+        self._write_weights(path, scores)
+        for old in kept_weights(self.folder)[: -self.settings.keep_weights]:
+            old.unlink()
+
+    def _write_weights(self, path: Path, scores: evaluate.Scores) -> None:
         metadata = {
             "model": checkpoint.model_metadata(self.config),
             "step": str(self.position.step),
             "chrf": f"{scores.chrf:.2f}",
             "bleu": f"{scores.bleu:.2f}",
         }
-        weights = dict(self.model.state_dict())
-        checkpoint.save_weights(self.folder / "best.safetensors", weights, metadata)
-
-
-def _line(record: dict[str, Any]) -> str:
-    """A validation's record for people."""
-    sets = "; ".join(
-        f"{name} BLEU {record['bleu'][name]:.1f}, chrF {chrf:.1f}, nll {record['nll'][name]:.3f}"
-        for name, chrf in record["chrf"].items()
-    )
-    return f"step {record['step']:,}: {sets}{' (best)' if record['best'] else ''}"
-
-
-class _SwappedWeights:
-    """Inside ``with``, the model holds other weights; afterwards its own again."""
-
-    def __init__(self, model: Transformer, weights: dict[str, Tensor]) -> None:
-        self.parameters = dict(model.named_parameters())
-        self.weights = weights
-
-    def __enter__(self) -> None:
-        self.own = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self._fill(self.weights)
-
-    def __exit__(self, *_: object) -> None:
-        self._fill(self.own)
-
-    def _fill(self, values: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(values[name])
+        guided = self.experiment.alignment
+        if guided.weight:
+            layer = guided.layer % self.config.decoder_layers
+            metadata[checkpoint.ALIGNMENT_HEAD] = json.dumps({"layer": layer, "head": guided.head})
+        checkpoint.save_weights(path, dict(self.model.state_dict()), metadata)

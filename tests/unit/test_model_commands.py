@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from model_fixtures import write_corpus
 
-from model import commands
+from model import commands, looking
 from model.checkpoint import load_state, load_weights
 
 
@@ -61,8 +61,8 @@ def test_a_run_tells_what_it_does_stops_where_told_and_goes_on(
     assert "step 4: dev BLEU" in told
     assert "done at step 6" in told
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "best.safetensors", "checkpoint.pt", "corpus.npz", "corpus.txt", "experiment.toml",
-        "log.jsonl", "source.model", "target.model",
+        "best.safetensors", "checkpoint.pt", "experiment.toml",
+        "log.jsonl", "shards", "source.model", "target.model",
     ]  # fmt: skip
     (line,) = (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["step"] == 4
@@ -170,7 +170,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_status_130(tmp_path: Path) -> None:
 
 def test_the_schedule_is_drawn_as_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rate.png"
-    assert commands.schedule(["--out", str(path), "--steps", "500", "--warmup", "100"]) == 0
+    assert looking.schedule(["--out", str(path), "--steps", "500", "--warmup", "100"]) == 0
     assert path.read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out == f"{path}\n"
 
@@ -179,7 +179,7 @@ def test_the_schedule_is_drawn_as_a_png(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_schedule_that_cannot_be_written_is_a_fault(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
-    assert commands.schedule(["--out", str(tmp_path / out), "--steps", "9"]) == 2
+    assert looking.schedule(["--out", str(tmp_path / out), "--steps", "9"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dragoman schedule: ")
 

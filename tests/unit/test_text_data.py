@@ -16,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.batching import TokenisedPair, WeightedSource, collate, plan_epoch
-from model.config import ConfigError, CorpusSettings, SourceSettings, read_experiment
-from model.corpus import Pair, fault, normalise_chinese, read_corpus, read_tsv, to_taiwan
+from model.config import ConfigError, CorpusSettings, Experiment, SourceSettings, read_experiment
+from model.corpus import read_corpus
 from model.evaluate import ValidationSet, score
+from model.text.account import as_text
+from model.text.languages import normalise_chinese, taiwan_converter
+from model.text.readers import read_tsv
 from model.tokenizer import Tokenizer, train_tokenizer
 from server.text.tokenizer import Tokenizer as ServedTokenizer
 
@@ -107,7 +110,8 @@ def test_a_stream_never_shows_half_a_character(chinese: Tokenizer) -> None:
 
 
 def test_simplified_becomes_what_is_written_in_taiwan() -> None:
-    assert list(to_taiwan(["软件的信息", "鼠标", "我爱你"])) == ["軟體的資訊", "滑鼠", "我愛你"]
+    found = list(map(taiwan_converter(), ["软件的信息", "鼠标", "我爱你"]))
+    assert found == ["軟體的資訊", "滑鼠", "我愛你"]
 
 
 @pytest.mark.parametrize(
@@ -122,14 +126,6 @@ def test_punctuation_as_printed_in_taiwan(written: str, printed: str) -> None:
     assert normalise_chinese(written) == printed
 
 
-def test_what_is_no_translation_has_a_reason() -> None:
-    assert fault(Pair("I love you.", "我愛你。"), 3.0) is None
-    assert fault(Pair("", "我"), 3.0) == "empty"
-    assert fault(Pair("Hello there", "hello"), 3.0) == "no Han in target"
-    assert fault(Pair("你好", "你好"), 3.0) == "source not English"
-    assert fault(Pair("Hi", "我" * 60), 3.0) == "length ratio"
-
-
 def write(path: Path, *rows: str) -> Path:
     path.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
     return path
@@ -141,16 +137,18 @@ def test_a_corpus_is_cleaned_converted_and_accounted_for(tmp_path: Path) -> None
         "This is software.\t这是软件。", "No Chinese.\tnone",
     )  # fmt: skip
     held_out = write(tmp_path / "dev.tsv", "test ME\t考我")
-    pairs, reports = read_corpus(
-        CorpusSettings(sources={"a": SourceSettings(path=file)}, validation={"dev": held_out})
+    corpus = CorpusSettings(
+        sources={"a": SourceSettings(path=file)}, validation={"dev": held_out}
     )
+    experiment = Experiment(source_language="en", target_language="zh-TW", corpus=corpus)
+    pairs, accounts = read_corpus(experiment)
     assert [pair.target for pair in pairs["a"]] == ["我愛你.", "這是軟體。"]
-    report = reports["a"]
-    assert report.kept == 2
-    assert dict(report.dropped) == {
+    account = accounts["a"]
+    assert (account.read, account.kept) == (5, 2)
+    assert dict(account.dropped) == {
         "duplicate": 1, "in a validation set": 1, "no Han in target": 1,
     }  # fmt: skip
-    assert "duplicate 1" in report.row("a")
+    assert "duplicate 1" in as_text(accounts)
 
 
 def test_a_faulty_line_is_named(tmp_path: Path) -> None:

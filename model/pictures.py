@@ -1,0 +1,178 @@
+"""Drawings as PNG: attention as heat maps, a run's curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.attention import Attention
+from model.config import ConfigError
+from model.validation import LOG
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+# Fonts with Chinese that are common, best first; others are looked through glyph by glyph.
+_PREFERRED = (
+    "Noto Sans CJK TC", "Noto Sans TC", "Source Han Sans TC", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "Noto Sans CJK JP", "Microsoft JhengHei", "PingFang TC",
+)  # fmt: skip
+_PANEL_INCHES = 0.3  # a token
+_MEASURES = {"nll": "loss (nats a token)", "chrf": "chrF2", "bleu": "BLEU"}
+
+
+def font_for(text: str) -> str:
+    """The name of an installed font that has every letter of the text.
+
+    Raises:
+        ConfigError: there is none; the message says what to install.
+    """
+    from matplotlib import font_manager  # noqa: PLC0415  heavy, and only drawings need it
+    from matplotlib.ft2font import FT2Font  # noqa: PLC0415
+
+    wanted = {ord(character) for character in text if not character.isspace()}
+    fonts = sorted(
+        (font for font in font_manager.fontManager.ttflist if Path(font.fname).exists()),
+        key=lambda font: (font.name != "DejaVu Sans", font.name not in _PREFERRED, font.name),
+    )
+    for font in fonts:
+        try:
+            known = FT2Font(font.fname).get_charmap()
+        except RuntimeError:  # a file that is no font after all
+            continue
+        if wanted <= known.keys():
+            return str(font.name)
+    msg = (
+        "no installed font has all of these characters; on Debian: "
+        "apt-get install fonts-wqy-microhei"
+    )
+    raise ConfigError(msg)
+
+
+def draw_attention(attention: Attention, path: Path, title: str, *, every: bool = True) -> None:
+    """Encoder self-attention and cross-attention, averaged, and of every layer and head.
+
+    Args:
+        attention: the weights.
+        path: where to; its ending says the format.
+        title: stands above.
+        every: below the averages, a small map for each layer and head.
+
+    Raises:
+        ConfigError: no font has the characters.
+        OSError: the place cannot be written.
+        ValueError: a format that cannot be drawn.
+    """
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    font = font_for("".join([*attention.source_pieces, *attention.target_pieces, title]))
+    with mpl.rc_context({"font.family": [font]}):
+        source, target = len(attention.source_pieces), len(attention.target_pieces)
+        heads = attention.encoder.shape[1]
+        layers = len(attention.encoder) + len(attention.cross) if every else 0
+        width = max(8.0, _PANEL_INCHES * 2 * source + 3)
+        top = max(4.0, _PANEL_INCHES * max(source, target) + 1.5)
+        small = width / heads
+        figure = Figure(figsize=(width, top + layers * small), layout="constrained")
+        figure.suptitle(title)
+        parts = figure.subfigures(2 if every else 1, 1, squeeze=False,
+                                  height_ratios=[top, layers * small][: 2 if every else 1])
+        _draw_averages(parts[0, 0], attention)
+        if every:
+            _draw_heads(parts[1, 0], attention)
+        figure.savefig(path, dpi=110)
+
+
+def _draw_averages(figure: Figure, attention: Attention) -> None:
+    left, right = figure.subplots(1, 2)
+    source, target = attention.source_pieces, attention.target_pieces
+    _heat_map(left, attention.encoder.mean(dim=(0, 1)), source, source)
+    left.set_title("encoder self-attention, mean of layers and heads")
+    _heat_map(right, attention.cross.mean(dim=(0, 1)), target, source)
+    right.set_title("cross-attention, mean of layers and heads")
+
+
+def _draw_heads(figure: Figure, attention: Attention) -> None:
+    rows = [("encoder", layer, maps) for layer, maps in enumerate(attention.encoder)]
+    rows += [("cross", layer, maps) for layer, maps in enumerate(attention.cross)]
+    grid = figure.subplots(len(rows), attention.encoder.shape[1], squeeze=False)
+    for line, (kind, layer, maps) in zip(grid, rows, strict=True):
+        for head, (axes, weights) in enumerate(zip(line, maps, strict=True)):
+            looking = attention.source_pieces if kind == "encoder" else attention.target_pieces
+            _heat_map(axes, weights, looking, attention.source_pieces, size=5)
+            axes.set_title(f"{kind}, layer {layer}, head {head}", fontsize=8)
+
+
+def _heat_map(
+    axes: Axes, weights: Tensor, looking: Sequence[str], seen: Sequence[str], size: float = 9
+) -> None:
+    """Who looks (a row each) at whom (a column each)."""
+    axes.imshow(weights.float().numpy(), cmap="Blues", aspect="auto", vmin=0.0)
+    axes.set_xticks(range(len(seen)), [piece.strip() or "␣" for piece in seen],
+                    rotation=90, fontsize=size)
+    axes.set_yticks(range(len(looking)), [piece.strip() or "␣" for piece in looking],
+                    fontsize=size)
+    axes.tick_params(length=0)
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The records of a run's log.
+
+    Raises:
+        ConfigError: missing, damaged or empty.
+    """
+    path = run / LOG
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise ConfigError(msg) from error
+    except ValueError as error:
+        msg = f"{path}: damaged ({error})"
+        raise ConfigError(msg) from error
+    fields = {"step", *_MEASURES}
+    if not records or not all(isinstance(row, dict) and fields <= row.keys() for row in records):
+        msg = f"{path}: holds no validations"
+        raise ConfigError(msg)
+    return records
+
+
+def draw_curves(run: Path, path: Path) -> None:
+    """Losses, scores and the learning rate of a run over its steps.
+
+    Raises:
+        ConfigError: the run has no usable log.
+        OSError: the place cannot be written.
+        ValueError: a format that cannot be drawn.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    records = read_log(run)
+    steps = [record["step"] for record in records]
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    grid = figure.subplots(2, 2).flatten()
+    for axes, (measure, label) in zip(grid, _MEASURES.items(), strict=False):
+        for name in records[-1][measure]:
+            values = [record[measure].get(name, math.nan) for record in records]
+            axes.plot(steps, values, label=name)
+        axes.set(ylabel=label, xlabel="step")
+    if any("loss" in record for record in records):  # logs of earlier versions have none
+        losses = [record.get("loss", math.nan) for record in records]
+        grid[0].plot(steps, losses, "k:", label="training (smoothed)")
+    for axes in grid[1:3]:
+        best = [record["step"] for record in records if record.get("best")]
+        if best:
+            axes.axvline(best[-1], color="grey", linestyle=":", label=f"best: {best[-1]:,}")
+    for axes in grid[:3]:
+        axes.legend()
+    rates = [record.get("learning_rate", math.nan) for record in records]
+    grid[3].plot(steps, rates)
+    grid[3].set(ylabel="learning rate", xlabel="step")
+    figure.suptitle(f"{run.resolve().name}: {steps[-1]:,} steps")
+    figure.savefig(path, dpi=110)
