@@ -24,10 +24,12 @@ from export.precision import precision_of
 from export.release import TrainedModel
 from export.slots import slots_graph
 from export.verify import Exported, ExportError, ParityReport, verify
+from model.checkpoint import ALIGNMENT_HEAD
 from model.evaluate import ValidationSet
 from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from server import bundle as reader
 from server.bundle import (
+    AlignmentHead,
     Bundle,
     Golden,
     Manifest,
@@ -121,6 +123,12 @@ def _check_cache(settings: ExportSettings) -> None:
     if (settings.precision == "fp16") != (settings.cache == "float16"):
         msg = f"precision {settings.precision} has no cache of {settings.cache}"
         raise ExportError(msg)
+
+
+def _alignment_head(trained: TrainedModel) -> AlignmentHead | None:
+    """The head that the weights say was trained to align."""
+    stored = trained.metadata.get(ALIGNMENT_HEAD)
+    return None if stored is None else AlignmentHead.model_validate_json(stored)
 
 
 def _check_limits(settings: ExportSettings, positions: int) -> None:
@@ -227,6 +235,7 @@ def _manifest(
             for name, source in experiment.corpus.sources.items()
         ],
         scores=scores,
+        alignment_head=_alignment_head(trained),
         goldens=goldens or [Golden(source="draft", target="draft", target_ids=[])],
         files={},
     )
@@ -283,7 +292,7 @@ def _write_report(folder: Path, report: ParityReport) -> None:
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
     complete = manifest.model_copy(update={"files": digests})
-    text = json.dumps(complete.model_dump(), indent=1, ensure_ascii=False)
+    text = json.dumps(complete.model_dump(exclude_none=True), indent=1, ensure_ascii=False)
     (folder / reader.MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 

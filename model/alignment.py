@@ -38,7 +38,10 @@ def align(
         source, target, forward, reverse = (
             Path(folder) / name for name in ("source", "target", "forward", "reverse")
         )
-        with source.open("w", encoding="ascii") as ours, target.open("w", encoding="ascii") as other:
+        with (
+            source.open("w", encoding="ascii") as ours,
+            target.open("w", encoding="ascii") as other,
+        ):
             for one, two in pairs:
                 ours.write(" ".join(map(str, one.tolist())) + "\n")
                 other.write(" ".join(map(str, two.tolist())) + "\n")

@@ -94,7 +94,7 @@ def attention_of(
 def attention_weights(
     model: Transformer, pairs: Sequence[TokenisedPair]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights of a batch under teacher forcing: encoder, decoder and cross, each [L, B, H, ., .]."""
+    """Encoder, decoder and cross weights of a batch, teacher-forced, each [L, B, H, ., .]."""
     encoder = [layer.attention for layer in model.encoder if isinstance(layer, EncoderLayer)]
     layers = [layer for layer in model.decoder if isinstance(layer, DecoderLayer)]
     batch = collate(pairs)

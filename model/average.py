@@ -33,7 +33,7 @@ def update_average(average: Weights, model: Transformer, decay: float, step: int
     decay = min(decay, (1 + step) / (10 + step))
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        torch._foreach_lerp_(  # noqa: SLF001  one kernel for all weights
+        torch._foreach_lerp_(
             list(average.values()), [parameters[name].detach() for name in average], 1.0 - decay
         )
 

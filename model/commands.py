@@ -17,8 +17,8 @@ from model.config import ConfigError, Experiment, changes, read_experiment
 from model.distributed import World, join_world
 from model.memory import keep_freed_memory
 from model.prepare import COUNTS, is_prepared, pair_counts, prepare, report_of
-from model.shards import MANIFEST, open_shards
 from model.sharding import REPORT, SOURCE_TOKENIZER, TARGET_TOKENIZER, build_shards
+from model.shards import MANIFEST, open_shards
 from model.train import DivergenceError, Trainer, TrainingData
 from model.validation import LOG
 
@@ -180,9 +180,7 @@ def corpus(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         experiment = read_experiment(options.experiment, options.corpora)
-        if (options.out / MANIFEST).exists() and not options.replace:
-            msg = f"{options.out}: has shards already; --replace makes them anew"
-            raise ConfigError(msg)
+        _check_place(options)
         build_shards(experiment, options.out, options.start)
         found = open_shards(options.out)
     except (ConfigError, CheckpointError, OSError) as error:
@@ -191,6 +189,12 @@ def corpus(arguments: list[str]) -> int:
     print((options.out / REPORT).read_text(encoding="utf-8"), end="")
     print(f"{options.out}: {sum(map(len, found.sources.values())):,} pairs")
     return 0
+
+
+def _check_place(options: argparse.Namespace) -> None:
+    if (options.out / MANIFEST).exists() and not options.replace:
+        msg = f"{options.out}: has shards already; --replace makes them anew"
+        raise ConfigError(msg)
 
 
 def average(arguments: list[str]) -> int:

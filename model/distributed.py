@@ -6,17 +6,17 @@ One process alone is a world of one, in which every sum is its own. So there is 
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import distributed, nn
 
 # Preparing corpora and validating are done by one while the others wait.
-_PATIENCE = datetime.timedelta(hours=12)
+_PATIENCE = dt.timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def leads(self) -> bool:
@@ -69,9 +69,6 @@ class World:
         return nn.parallel.DistributedDataParallel(network, device_ids=devices)
 
 
-ALONE = World()
-
-
 @contextlib.contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
     """Inside ``with``, the world that ``torchrun`` made; of one where it did not start this.
@@ -85,9 +82,7 @@ def join_world(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE
-    )
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield World(distributed.get_rank(), distributed.get_world_size(), device)
     finally:

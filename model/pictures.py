@@ -81,8 +81,12 @@ def draw_attention(attention: Attention, path: Path, title: str, *, every: bool 
         small = width / heads
         figure = Figure(figsize=(width, top + layers * small), layout="constrained")
         figure.suptitle(title)
-        parts = figure.subfigures(2 if every else 1, 1, squeeze=False,
-                                  height_ratios=[top, layers * small][: 2 if every else 1])
+        parts = figure.subfigures(
+            2 if every else 1,
+            1,
+            squeeze=False,
+            height_ratios=[top, layers * small][: 2 if every else 1],
+        )
         _draw_averages(parts[0, 0], attention)
         if every:
             _draw_heads(parts[1, 0], attention)
@@ -114,10 +118,10 @@ def _heat_map(
 ) -> None:
     """Who looks (a row each) at whom (a column each)."""
     axes.imshow(weights.float().numpy(), cmap="Blues", aspect="auto", vmin=0.0)
-    axes.set_xticks(range(len(seen)), [piece.strip() or "␣" for piece in seen],
-                    rotation=90, fontsize=size)
-    axes.set_yticks(range(len(looking)), [piece.strip() or "␣" for piece in looking],
-                    fontsize=size)
+    axes.set_xticks(
+        range(len(seen)), [piece.strip() or "␣" for piece in seen], rotation=90, fontsize=size
+    )
+    axes.set_yticks(range(len(looking)), [piece.strip() or "␣" for piece in looking], fontsize=size)
     axes.tick_params(length=0)
 
 

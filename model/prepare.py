@@ -14,7 +14,6 @@ from model.batching import TokenisedPair, WeightedSource
 from model.checkpoint import CheckpointError
 from model.config import Experiment
 from model.evaluate import read_validation
-from model.shards import MANIFEST, open_shards, read_counts
 from model.sharding import (
     REPORT,
     SOURCE_TOKENIZER,
@@ -23,6 +22,7 @@ from model.sharding import (
     build_shards,
     read_tokenizers,
 )
+from model.shards import MANIFEST, open_shards, read_counts
 from model.train import TrainingData
 
 SHARDS = "shards"
@@ -128,8 +128,11 @@ def _take_shards(
             msg = f"{shards}: {' to '.join(found.languages)}, and not {' to '.join(wanted)}"
             raise CheckpointError(msg)
         if start is not None and _models(start) != _models(shards):
-            msg = f"{shards}: made with other tokenizers than those of {start}"
-            raise CheckpointError(f"{msg}; make the shards with dragoman corpus --from")
+            msg = (
+                f"{shards}: made with other tokenizers than those of {start}; "
+                "make the shards with dragoman corpus --from"
+            )
+            raise CheckpointError(msg)
         place.unlink(missing_ok=True)
         place.symlink_to(os.path.relpath(shards.resolve(), folder.resolve()))
     for name, model in zip(_TOKENIZERS, _models(place), strict=True):
@@ -164,7 +167,9 @@ def _sharded_sources(
 
 
 def _without(path: Path, name: str) -> CheckpointError:
-    return CheckpointError(f"{path}: prepared without corpus.sources.{name}; start a new run folder")
+    return CheckpointError(
+        f"{path}: prepared without corpus.sources.{name}; start a new run folder"
+    )
 
 
 def _packed_sources(experiment: Experiment, path: Path) -> list[WeightedSource]:

@@ -207,5 +207,8 @@ class Tokenizer:
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:
         """Each piece of a text: id, and where in the text it begins and ends (code points)."""
-        found = self._processor.encode(text, out_type="immutable_proto")
-        return [(piece.id, piece.begin, piece.end) for piece in found.pieces]
+        found = self._processor.encode(text, out_type="offset_mapping")
+        offsets: list[tuple[int, int]] = found["offsets"]
+        return [
+            (token, begin, end) for token, (begin, end) in zip(found["ids"], offsets, strict=True)
+        ]

@@ -167,7 +167,9 @@ class Trainer:
         """
         world = self.world
         position, batches = self._stream.take(
-            self.position, self.settings.accumulate * world.size, slice(world.rank, None, world.size)
+            self.position,
+            self.settings.accumulate * world.size,
+            slice(world.rank, None, world.size),
         )
         own = sum(int((batch.target_out != PAD_ID).sum()) for batch in batches)
         total_tokens = int(world.total(own)[0])

@@ -93,6 +93,13 @@ class QualityScore(_Section):
     signature: str
 
 
+class AlignmentHead(_Section):
+    """The head of cross-attention that was trained to look where a word comes from."""
+
+    layer: Count
+    head: Count
+
+
 class Golden(_Section):
     """A sentence whose translation is known to the token; checked before serving."""
 
@@ -120,6 +127,8 @@ class Manifest(_Section):
     training_data: list[TrainingSource]
     scores: list[QualityScore]
     goldens: Annotated[list[Golden], Field(min_length=1)]
+    alignment_head: AlignmentHead | None = None
+    """Of weights trained with guided alignment; others have none."""
     files: dict[str, str]
     """File name to its SHA-256, hexadecimal; every file of the bundle but the manifest."""
 

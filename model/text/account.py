@@ -73,20 +73,19 @@ def as_markdown(
     ]
     for name, account in accounts.items():
         settings = sources[name]
-        rows.append(
+        row = (
             f"| {name} | {account.read:,} | {account.split:,} | {account.read + account.added:,} "
             f"| {account.kept:,} | {account.dropped.total():,} | {settings.weight:g} "
             f"| {settings.licence} |"
         )
+        rows.append(row)
     every = total(accounts)
-    rows += [
+    rows.append(
         f"| all | {every.read:,} | {every.split:,} | {every.read + every.added:,} "
-        f"| {every.kept:,} | {every.dropped.total():,} | | |",
-        "",
-        "| dropped because | pairs |",
-        "| --- | --- |",
-        *(f"| {reason} | {count:,} |" for reason, count in every.dropped.most_common()),
-    ]
+        f"| {every.kept:,} | {every.dropped.total():,} | | |"
+    )
+    rows += ["", "| dropped because | pairs |", "| --- | --- |"]
+    rows += [f"| {reason} | {count:,} |" for reason, count in every.dropped.most_common()]
     return "\n".join(rows) + "\n"
 
 

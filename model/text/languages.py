@@ -105,7 +105,7 @@ def language_of(code: str) -> Language:
     try:
         tag = langcodes.Language.get(code).maximize()
         known = tag.is_valid()
-    except langcodes.LanguageTagError:
+    except langcodes.tag_parser.LanguageTagError:
         known = False
     if not known:
         msg = f"'{code}' is no language code"

@@ -144,7 +144,9 @@ def read_tmx(path: Path, codes: Codes) -> Iterator[tuple[str, str]]:
 
 
 def _unit_pair(unit: etree._Element, codes: Codes, path: Path) -> tuple[str, str] | None:
-    variants = [(node.get(_XML_LANG) or node.get("lang") or "", node) for node in unit.iter("{*}tuv")]
+    variants = [
+        (node.get(_XML_LANG) or node.get("lang") or "", node) for node in unit.iter("{*}tuv")
+    ]
     found = [code for code, _ in variants]
     chosen = []
     for code in codes:
@@ -175,8 +177,11 @@ def _closest(code: str, found: Sequence[str], path: Path) -> int:
     exact = [index for index, other in enumerate(found) if _plain(other) == _plain(code)]
     fitting = exact or [index for index, other in enumerate(found) if _fits(code, other)]
     if len(fitting) != 1:
-        msg = f"{path}: for '{code}' there should be one of {', '.join(found) or 'nothing'}"
-        raise ConfigError(f"{msg}; say which with source_code and target_code")
+        msg = (
+            f"{path}: for '{code}' there should be one of {', '.join(found) or 'nothing'}; "
+            "say which with source_code and target_code"
+        )
+        raise ConfigError(msg)
     return fitting[0]
 
 

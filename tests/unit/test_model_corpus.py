@@ -160,8 +160,13 @@ def test_more_characters_than_pieces_are_told_in_one_line(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "file",
-    ["a-00000.source.npy", "a-00000.target_ends.npy", "shards.json", "source.model",
-     "target.model"],
+    [
+        "a-00000.source.npy",
+        "a-00000.target_ends.npy",
+        "shards.json",
+        "source.model",
+        "target.model",
+    ],
 )
 @pytest.mark.parametrize("damage", ["cut short", "garbage", "empty"])
 def test_a_damaged_run_folder_is_told_in_one_line(tmp_path: Path, file: str, damage: str) -> None:

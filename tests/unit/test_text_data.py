@@ -137,9 +137,7 @@ def test_a_corpus_is_cleaned_converted_and_accounted_for(tmp_path: Path) -> None
         "This is software.\t这是软件。", "No Chinese.\tnone",
     )  # fmt: skip
     held_out = write(tmp_path / "dev.tsv", "test ME\t考我")
-    corpus = CorpusSettings(
-        sources={"a": SourceSettings(path=file)}, validation={"dev": held_out}
-    )
+    corpus = CorpusSettings(sources={"a": SourceSettings(path=file)}, validation={"dev": held_out})
     experiment = Experiment(source_language="en", target_language="zh-TW", corpus=corpus)
     pairs, accounts = read_corpus(experiment)
     assert [pair.target for pair in pairs["a"]] == ["我愛你.", "這是軟體。"]

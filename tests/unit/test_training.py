@@ -9,7 +9,8 @@ import torch
 from toy import toy_experiment
 
 from model import evaluate
-from model.checkpoint import CheckpointError, load_state, load_weights
+from model.batching import Batch
+from model.checkpoint import CheckpointError, Position, load_state, load_weights
 from model.config import ModelSettings
 from model.train import Trainer, TrainingData
 
@@ -75,18 +76,28 @@ def test_an_interrupt_leaves_a_checkpoint(tmp_path: Path, toy: TrainingData) -> 
     assert (tmp_path / "checkpoint.pt").exists()
 
 
+class Given:
+    """A stream of these batches alone."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self._batches = batches
+
+    def take(self, position: Position, count: int, share: slice) -> tuple[Position, list[Batch]]:
+        return position, self._batches[:count][share]
+
+
 def test_two_half_batches_make_the_step_of_a_whole_one(tmp_path: Path, toy: TrainingData) -> None:
     plain = ModelSettings(preset="tiny")
     whole = run_of(tmp_path / "a", toy, model=plain)
     halves = run_of(tmp_path / "b", toy, model=plain, accumulate=2)
-    batch = whole._next_batch()
+    _, (batch,) = whole._stream.take(Position(), 1)
     cut = len(batch.source) // 2
     parts = [
         type(batch)(batch.source[rows], batch.target_in[rows], batch.target_out[rows])
         for rows in (slice(cut), slice(cut, None))
     ]
-    whole._next_batch = lambda: batch  # type: ignore[method-assign]
-    halves._next_batch = lambda: parts.pop(0)  # type: ignore[method-assign]
+    whole._stream = Given([batch])  # type: ignore[assignment]
+    halves._stream = Given(parts)  # type: ignore[assignment]
     assert whole.train_step() == pytest.approx(halves.train_step(), rel=1e-5)
     # Not the weights: Adam's first step is the gradient's sign, noise where that is near zero.
     for one, other in zip(whole.model.parameters(), halves.model.parameters(), strict=True):
