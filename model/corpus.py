@@ -13,7 +13,7 @@ from model.evaluate import ValidationSet, read_validation
 from model.text.account import SourceAccount
 from model.text.cleaning import Cleaner
 from model.text.contamination import HeldOut
-from model.text.languages import language_of, taiwan_converter
+from model.text.languages import Language, language_of, taiwan_converter
 from model.text.pair import Pair
 from model.text.paragraphs import split_pair
 from model.text.readers import read_rows
@@ -43,11 +43,14 @@ class Corpus:
         """Of the sources read so far, by name."""
 
     def _held_out(self, sets: list[ValidationSet]) -> tuple[HeldOut, HeldOut]:
-        source, target = self.languages
+        sources = [text for of_set in sets for text in of_set.sources]
+        targets = [text for of_set in sets for row in of_set.references for text in row]
         overlap = self.settings.held_out_overlap
-        sources = (text for of_set in sets for text in of_set.sources)
-        targets = (text for of_set in sets for row in of_set.references for text in row)
-        return HeldOut(source, sources, overlap), HeldOut(target, targets, overlap)
+        ours, theirs = (
+            HeldOut(language, _as_sources_have(texts, language), overlap)
+            for language, texts in zip(self.languages, (sources, targets), strict=True)
+        )
+        return ours, theirs
 
     def pairs(self, name: str) -> Iterator[Pair]:
         """The pairs of one source that are fit to train on; its account fills meanwhile.
@@ -79,6 +82,11 @@ class Corpus:
             taiwan_converter() if source.script == "convert" and language.taiwan else str
             for language in self.languages
         ]
+
+
+def _as_sources_have(texts: list[str], language: Language) -> list[str]:
+    """The texts, and as they look after a conversion, which changes Traditional text as well."""
+    return [*texts, *map(taiwan_converter(), texts)] if language.taiwan else texts
 
 
 def read_corpus(experiment: Experiment) -> tuple[dict[str, list[Pair]], dict[str, SourceAccount]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from model.validation import LOG
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontEntry
     from torch import Tensor
 
 # Fonts with Chinese that are common, best first; others are looked through glyph by glyph.
@@ -33,25 +35,47 @@ def font_for(text: str) -> str:
         ConfigError: there is none; the message says what to install.
     """
     from matplotlib import font_manager  # noqa: PLC0415  heavy, and only drawings need it
-    from matplotlib.ft2font import FT2Font  # noqa: PLC0415
 
     wanted = {ord(character) for character in text if not character.isspace()}
-    fonts = sorted(
-        (font for font in font_manager.fontManager.ttflist if Path(font.fname).exists()),
-        key=lambda font: (font.name != "DejaVu Sans", font.name not in _PREFERRED, font.name),
-    )
-    for font in fonts:
-        try:
-            known = FT2Font(font.fname).get_charmap()
-        except RuntimeError:  # a file that is no font after all
-            continue
-        if wanted <= known.keys():
-            return str(font.name)
+    known = font_manager.fontManager
+    for look_again in (False, True):
+        if look_again:  # matplotlib's list may be older than a font installed since
+            listed = {font.fname for font in known.ttflist}
+            for path in sorted(set(font_manager.findSystemFonts()) - listed):
+                with contextlib.suppress(RuntimeError, OSError):  # no font after all
+                    known.addfont(path)
+        fonts = sorted(known.ttflist, key=_preference)
+        found = next((font for font in fonts if _has(font.fname, wanted)), None)
+        if found is not None:
+            return str(found.name)
     msg = (
         "no installed font has all of these characters; on Debian: "
         "apt-get install fonts-wqy-microhei"
     )
     raise ConfigError(msg)
+
+
+def _preference(font: FontEntry) -> tuple[bool, bool, bool, str, str]:
+    upright = font.style == "normal" and font.weight in (400, "normal", "regular", "medium")
+    return (
+        font.name != "DejaVu Sans",
+        font.name not in _PREFERRED,
+        not upright,
+        font.name,
+        font.fname,
+    )
+
+
+def _has(path: str, wanted: set[int]) -> bool:
+    """Whether a font has all of these characters; one of boxes with numbers has none."""
+    from matplotlib.ft2font import FT2Font  # noqa: PLC0415
+
+    if "LastResort" in Path(path).name or not Path(path).exists():
+        return False
+    try:
+        return wanted <= FT2Font(path).get_charmap().keys()
+    except RuntimeError:
+        return False
 
 
 def draw_attention(attention: Attention, path: Path, title: str, *, every: bool = True) -> None:
@@ -166,7 +190,7 @@ def draw_curves(run: Path, path: Path) -> None:
             values = [record[measure].get(name, math.nan) for record in records]
             axes.plot(steps, values, label=name)
         axes.set(ylabel=label, xlabel="step")
-    if any("loss" in record for record in records):  # logs of earlier versions have none
+    if any("loss" in record for record in records):
         losses = [record.get("loss", math.nan) for record in records]
         grid[0].plot(steps, losses, "k:", label="training (smoothed)")
     for axes in grid[1:3]:
@@ -176,7 +200,10 @@ def draw_curves(run: Path, path: Path) -> None:
     for axes in grid[:3]:
         axes.legend()
     rates = [record.get("learning_rate", math.nan) for record in records]
-    grid[3].plot(steps, rates)
-    grid[3].set(ylabel="learning rate", xlabel="step")
+    if all(map(math.isnan, rates)):  # logs of earlier versions have neither
+        grid[3].set_axis_off()
+    else:
+        grid[3].plot(steps, rates)
+        grid[3].set(ylabel="learning rate", xlabel="step")
     figure.suptitle(f"{run.resolve().name}: {steps[-1]:,} steps")
     figure.savefig(path, dpi=110)
