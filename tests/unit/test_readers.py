@@ -1,4 +1,4 @@
-"""Every form that people have bilingual text in, plain and compressed, and what is wrong with it."""
+"""Every form that people have bilingual text in, plain and compressed, and its faults."""
 
 from __future__ import annotations
 

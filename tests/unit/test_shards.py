@@ -18,8 +18,8 @@ from model.checkpoint import CheckpointError, Position
 from model.config import TrainingSettings, read_experiment
 from model.evaluate import read_validation
 from model.prepare import prepare
-from model.shards import ShardWriter, open_shards, write_links, write_manifest
 from model.sharding import build_shards, read_tokenizers
+from model.shards import ShardWriter, open_shards, write_links, write_manifest
 from model.text.account import SourceAccount
 from model.tokenizer import Tokenizer, train_tokenizer
 
