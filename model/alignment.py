@@ -50,8 +50,8 @@ def align(
                 ours, other, links_filename_fwd=str(forward), links_filename_rev=str(reverse)
             )
         with forward.open(encoding="ascii") as ours, reverse.open(encoding="ascii") as other:
-            for one, two in zip(ours, other, strict=True):
-                links = sorted(grow_diag_final_and(_parse(one), _parse(two)))
+            for ahead, back in zip(ours, other, strict=True):
+                links = sorted(grow_diag_final_and(_parse(ahead), _parse(back)))
                 yield np.array(links, np.uint16).reshape(-1, 2)
 
 

@@ -218,9 +218,7 @@ class Trainer:
 
     def validate(self) -> dict[str, Any]:
         """Score the averaged weights, keep them if they are the best, and log a line."""
-        record = None
-        if self.world.leads:
-            record = self._validated()
+        record: dict[str, Any] | None = self._validated() if self.world.leads else None
         record, self.best_score, self.validations_since_best = self.world.told(
             (record, self.best_score, self.validations_since_best)
         )

@@ -102,8 +102,8 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_path: Path
     generator = random.Random(5)
     for _ in range(2):
         with subprocess.Popen(
-            [sys.executable, "-m", "model", str(path), "--corpora", str(tmp_path), "--out", str(run),
-             "--threads", "1", "--device", "cpu"],
+            [sys.executable, "-m", "model", str(path), "--corpora", str(tmp_path),
+             "--out", str(run), "--threads", "1", "--device", "cpu"],
             cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
             assert process.stderr is not None

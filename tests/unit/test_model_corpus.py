@@ -200,7 +200,7 @@ def test_a_run_prepared_before_there_were_shards_goes_on(tmp_path: Path) -> None
     run = tmp_path / "run"
     made = prepare(experiment, run)
     pairs = list(made.sources[0].pairs)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for side in ("source", "target"):
         rows = [getattr(pair, side) for pair in pairs]
         arrays[f"a/{side}"] = np.concatenate(rows)
