@@ -107,7 +107,7 @@ def write_bundle(
         report, outputs = verify(trained.model, draft, trained.tokenizers, validation)
         _write_report(partial, report)
         manifest = _manifest(trained, settings, _scores(report), _goldens(trained, draft))
-        card = model_card(manifest, report, validation, outputs)
+        card = model_card(manifest, report, validation, outputs, trained.account)
         (partial / reader.MODEL_CARD).write_text(card, encoding="utf-8")
         _write_manifest(partial, manifest)
         open_bundle(partial)

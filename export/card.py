@@ -17,8 +17,17 @@ def model_card(
     report: ParityReport,
     validation: dict[str, ValidationSet],
     outputs: dict[str, list[str]],
+    account: str = "",
 ) -> str:
-    """The card as Markdown; every figure and example comes from the bundle's own run."""
+    """The card as Markdown; every figure and example comes from the bundle's own run.
+
+    Args:
+        manifest: of the bundle.
+        report: of its parity and scores.
+        validation: the sets.
+        outputs: translations of each set.
+        account: what was kept of the corpora, as Markdown; may be empty.
+    """
     sections = [
         f"# {manifest.name}",
         _summary(manifest),
@@ -30,6 +39,7 @@ def model_card(
         _parity(report),
         "## Training data",
         _data(manifest),
+        *(["### What was kept of it", account.strip()] if account else []),
         "## Examples, best to worst",
         *(_examples(name, validation[name], outputs[name]) for name in validation),
     ]

@@ -11,8 +11,8 @@ import torch
 
 from model.checkpoint import RELEASED, CheckpointError, load_weights, save_weights, weights_of
 from model.config import ConfigError, Experiment, read_experiment
-from model.prepare import COUNTS, pair_counts
-from model.sharding import SOURCE_TOKENIZER, TARGET_TOKENIZER
+from model.prepare import COUNTS, account_of, pair_counts
+from model.sharding import REPORT_MARKDOWN, SOURCE_TOKENIZER, TARGET_TOKENIZER
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 
@@ -29,6 +29,8 @@ class TrainedModel:
     experiment: Experiment
     pairs: dict[str, int]
     """Training pairs of each source."""
+    account: str = ""
+    """What was kept of the corpora and why the rest was not, as Markdown; runs of old have none."""
 
 
 def read_trained(folder: Path, corpora: Path | None = None) -> TrainedModel:
@@ -52,7 +54,7 @@ def read_trained(folder: Path, corpora: Path | None = None) -> TrainedModel:
         if name not in pairs:  # the manifest would say that none was used
             msg = f"{folder}: does not say how many pairs of corpus.sources.{name} were trained on"
             raise ConfigError(msg)
-    return TrainedModel(model, metadata, (source, target), experiment, pairs)
+    return TrainedModel(model, metadata, (source, target), experiment, pairs, account_of(folder))
 
 
 def save_release(run: Path, folder: Path) -> None:
@@ -72,6 +74,8 @@ def save_release(run: Path, folder: Path) -> None:
         shutil.copyfile(run / name, folder / name)
     text = json.dumps(trained.pairs, indent=1)
     (folder / COUNTS).write_text(text + "\n", encoding="utf-8")
+    if trained.account:
+        (folder / REPORT_MARKDOWN).write_text(trained.account, encoding="utf-8")
     halves = {name: value.detach().half() for name, value in trained.model.named_parameters()}
     save_weights(folder / RELEASED, halves, trained.metadata)
 

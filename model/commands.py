@@ -16,8 +16,8 @@ from model.checkpoint import BEST, CheckpointError, save_weights, weights_of
 from model.config import ConfigError, Experiment, changes, read_experiment
 from model.distributed import World, join_world
 from model.memory import keep_freed_memory
-from model.prepare import COUNTS, is_prepared, pair_counts, prepare, report_of
-from model.sharding import REPORT, SOURCE_TOKENIZER, TARGET_TOKENIZER, build_shards
+from model.prepare import COUNTS, account_of, is_prepared, pair_counts, prepare, report_of
+from model.sharding import REPORT, REPORT_MARKDOWN, SOURCE_TOKENIZER, TARGET_TOKENIZER, build_shards
 from model.shards import MANIFEST, open_shards
 from model.train import DivergenceError, Trainer, TrainingData
 from model.validation import LOG
@@ -244,6 +244,8 @@ def _copy_run(run: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (_COPY, LOG, SOURCE_TOKENIZER, TARGET_TOKENIZER):
         shutil.copyfile(run / name, folder / name)
+    if account := account_of(run):
+        (folder / REPORT_MARKDOWN).write_text(account, encoding="utf-8")
     counts = json.dumps(pair_counts(run), indent=1)
     (folder / COUNTS).write_text(counts + "\n", encoding="utf-8")
 

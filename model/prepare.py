@@ -16,6 +16,7 @@ from model.config import Experiment
 from model.evaluate import read_validation
 from model.sharding import (
     REPORT,
+    REPORT_MARKDOWN,
     SOURCE_TOKENIZER,
     TARGET_TOKENIZER,
     Tokenizers,
@@ -79,6 +80,13 @@ def report_of(folder: Path) -> str:
         OSError: it is not there.
     """
     return (folder / SHARDS / REPORT).read_text(encoding="utf-8").rstrip()
+
+
+def account_of(folder: Path) -> str:
+    """The account of the cleaning as Markdown, of a run or release; empty where there is none."""
+    places = folder / REPORT_MARKDOWN, folder / SHARDS / REPORT_MARKDOWN
+    found = next((path for path in places if path.exists()), None)
+    return found.read_text(encoding="utf-8") if found else ""
 
 
 def pair_counts(folder: Path) -> dict[str, int]:
