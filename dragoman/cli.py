@@ -34,7 +34,12 @@ KNOWN = {
     "serve": ("serve a bundle over gRPC", "serve"),
     "translate-corpus": ("translate a file of any size, going on where it was stopped", "serve"),
     "inspect": ("check a bundle and show what it is", "serve"),
+    "corpus": ("clean an experiment's sources and make training shards of them", "train"),
     "train": ("train a model from an experiment file", "train"),
+    "average": ("average weights that a run kept", "train"),
+    "evaluate": ("score a run, a release or a bundle on validation sets", "train"),
+    "attention": ("draw who looks at whom in a sentence and its translation", "train"),
+    "curves": ("draw the training curves of a run", "train"),
     "schedule": ("plot the warm-up schedule of the learning rate", "train"),
     "export": ("turn a trained model into a bundle", "train"),
 }
