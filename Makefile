@@ -25,10 +25,13 @@ lint: $(VENV)/.dev  ## formatting, lint, types, import contracts, the contract's
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
 
-proto: $(VENV)/.dev  ## generate dragoman/v1 from proto/
+proto: $(VENV)/.dev  ## generate dragoman/v1 and Envoy's description of the services from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --grpc_python_out=. \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	  --mypy_out=. --mypy_grpc_out=. proto/dragoman/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc -Iproto -I"$$($(BIN)/python -c 'from google import rpc; print(*rpc.__path__)')/../.." \
+	  --include_imports --descriptor_set_out=deploy/envoy/dragoman.binpb \
+	  proto/dragoman/v1/*.proto google/rpc/error_details.proto
 
 bench: $(VENV)/.dev  ## engine alone and through gRPC, interleaved
 	$(BIN)/python -m loadtest.throughput $(ARGS)
