@@ -15,8 +15,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -41,10 +42,12 @@ def environment() -> dict[str, str]:
     return clean
 
 
-def run(*command: str, timeout: float = 600, **variables: str) -> str:
+def run(
+    *command: str, timeout: float = 600, variables: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """What a command prints; its errors are shown if it fails."""
     done = subprocess.run(
-        command, cwd=ROOT, env=environment() | variables, capture_output=True, text=True,
+        command, cwd=ROOT, env={**environment(), **variables}, capture_output=True, text=True,
         timeout=timeout, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
@@ -84,7 +87,7 @@ class Stack:
         }  # fmt: skip
 
     def compose(self, *arguments: str, timeout: float = 300) -> str:
-        return run("docker", "compose", *arguments, timeout=timeout, **self.variables)
+        return run("docker", "compose", *arguments, timeout=timeout, variables=self.variables)
 
     def build(self) -> None:
         """The image of the server as its Dockerfile says, and stand-ins for the others."""
