@@ -5,15 +5,12 @@
 #   container_engine.sh base TAG SUITE   stand-in for python:TAG
 #   container_engine.sh monitoring DIR   Prometheus, promtool, Alertmanager, amtool, put into DIR
 #   container_engine.sh down             stops that engine
-# State lies in $STATE. An engine that runs already is used as it is, and left running.
+# State lies in $STATE. An engine that runs already is left alone: stand-ins are not for it.
 set -euo pipefail
 : "${STATE:?a directory for the engine}"
 mkdir -p "$STATE"/{config/cli-plugins,run,apt/lists/partial,apt/cache/archives/partial}
 socket="$STATE/run/docker.sock"
-if [ -S "$socket" ] || ! docker info >/dev/null 2>&1; then
-  export DOCKER_HOST="unix://$socket" DOCKER_CONFIG="$STATE/config"
-fi
-export DEBIAN_FRONTEND=noninteractive
+export DOCKER_HOST="unix://$socket" DOCKER_CONFIG="$STATE/config" DEBIAN_FRONTEND=noninteractive
 
 missing() { ! command -v "$1" >/dev/null; }
 
@@ -51,6 +48,7 @@ start_engine() {
   # Neither NAT nor forwarding: containers reach each other and published loopback ports.
   setsid dockerd --data-root "$STATE/data" --exec-root "$STATE/run/exec" \
     -p "$STATE/run/docker.pid" -H "$DOCKER_HOST" --bridge none --iptables=false \
+    --containerd-namespace dragoman-test --containerd-plugins-namespace dragoman-test-plugins \
     --ip6tables=false --ip-forward=false --ip-masq=false \
     --default-address-pool base=10.203.0.0/16,size=24 --storage-driver overlay2 \
     --log-level warn </dev/null >"$STATE/dockerd.log" 2>&1 &

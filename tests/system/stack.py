@@ -31,15 +31,13 @@ IMAGE = "dragoman:test"
 
 
 def environment() -> dict[str, str]:
-    """For the engine's script and for docker: ours where an engine of ours runs."""
+    """For the engine's script and for docker, which speaks to that engine."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("DRAGOMAN_")}
-    clean |= {"STATE": str(STATE)}
-    if (STATE / "run/docker.sock").exists():
-        clean |= {
-            "DOCKER_HOST": f"unix://{STATE}/run/docker.sock",
-            "DOCKER_CONFIG": str(STATE / "config"),
-        }
-    return clean
+    return clean | {
+        "STATE": str(STATE),
+        "DOCKER_HOST": f"unix://{STATE}/run/docker.sock",
+        "DOCKER_CONFIG": str(STATE / "config"),
+    }
 
 
 def run(
