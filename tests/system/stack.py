@@ -125,6 +125,14 @@ class Stack:
     def process_id(self, container: str) -> int:
         return int(run("docker", "inspect", "--format", "{{.State.Pid}}", container))
 
+    def pause(self, container: str) -> None:
+        """Freeze a container; the kernel refuses now and then on a busy machine."""
+        for _ in range(10):
+            with contextlib.suppress(AssertionError):
+                run("docker", "pause", container)
+                return
+        raise AssertionError(f"{container} cannot be paused")
+
     def wait_healthy(self, count: int, timeout: float = 60) -> None:
         """Until so many servers are healthy for Docker and for Envoy."""
         deadline = time.monotonic() + timeout

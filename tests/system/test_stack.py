@@ -124,8 +124,9 @@ def test_errors_in_json_keep_their_details(envoy: str) -> None:
     assert post(envoy, TRANSLATE, json.dumps({"texts": ["x"], **pair}).encode())[0] == 404
     assert post(envoy, TRANSLATE, b"{")[0] == 400
     assert post(envoy, "/no/such/method", b"{}")[0] == 404
-    # More than a server takes, which gRPC calls RESOURCE_EXHAUSTED.
-    assert post(envoy, TRANSLATE, b'{"texts":["' + b"x" * 5_000_000 + b'"]}')[0] == 429
+    # More than a server takes: the first of Envoy and server to see it speaks.
+    too_large = post(envoy, TRANSLATE, b'{"texts":["' + b"x" * 5_000_000 + b'"]}')
+    assert too_large[0] in {413, 429}
 
 
 def test_envoy_shows_its_metrics_but_not_its_levers(stack: Stack) -> None:
@@ -188,7 +189,7 @@ async def test_a_frozen_server_loses_nothing(stack: Stack, traffic: Traffic) -> 
     victim = stack.replicas()[0]
 
     def freeze() -> None:
-        run("docker", "pause", victim)
+        stack.pause(victim)
         time.sleep(5)
         run("docker", "unpause", victim)
 
