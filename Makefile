@@ -10,6 +10,8 @@ DEV ?= $(if $(GPU),bench-cuda$(COMMA)dev-core,dev)
 # The images' Python and platform, whatever ours are.
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \
   --python-version 3.13 --python-platform x86_64-manylinux_2_28
+# ONNX Runtime's telemetry; the server turns it off itself, tests import ONNX Runtime without it.
+export ORT_DISABLE_TELEMETRY = 1
 
 .PHONY: help serve test test-system lint proto requirements bench bench-peers bench-cuda clean
 help:  ## show this

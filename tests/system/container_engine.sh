@@ -17,9 +17,9 @@ missing() { ! command -v "$1" >/dev/null; }
 fresh_lists() { [ -e "$STATE/updated" ] || { apt-get update -qq && touch "$STATE/updated"; }; }
 
 install_engine() {
-  if missing dockerd || missing docker || missing mmdebstrap || missing ip; then
+  if missing dockerd || missing docker || missing mmdebstrap; then
     fresh_lists
-    apt-get install -y -qq --no-install-recommends docker.io mmdebstrap iproute2 >/dev/null
+    apt-get install -y -qq --no-install-recommends docker.io mmdebstrap >/dev/null
   fi
 }
 
