@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
@@ -204,7 +205,7 @@ class Metrics:
             "memory_limit_bytes", "Memory the process may use: its container's limit, or all."
         ).set(memory_limit_bytes())
         build = Info("dragoman_build", "The versions that run.", registry=self.registry)
-        build.info({"version": version("dragoman"), "onnxruntime": version("onnxruntime")})
+        build.info({"version": version("dragoman"), "onnxruntime": onnxruntime.__version__})
 
     def expect(self, methods: Iterable[str], codes: Iterable[str]) -> None:
         """Show requests of these methods with these status codes, none so far."""
