@@ -70,7 +70,8 @@ def test_the_images_install_what_the_package_asks_for(
             assert replaced[one.name] in pins
             assert one.name not in pins
         else:
-            assert one.specifier.contains(pins[one.name]), f"make requirements: {one}"
+            pinned = pins.get(one.name.lower().replace("_", "-"))
+            assert pinned and one.specifier.contains(pinned), f"run make requirements: {one}"
 
 
 def test_envoy_accepts_its_configuration(tmp_path: Path) -> None:
