@@ -7,8 +7,13 @@ COMMA := ,
 GPU := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 SERVE ?= $(if $(GPU),serve-cuda,serve)
 DEV ?= $(if $(GPU),bench-cuda$(COMMA)dev-core,dev)
+# The images' Python and platform, whatever ours are.
+COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \
+  --python-version 3.13 --python-platform x86_64-manylinux_2_28
+# ONNX Runtime's telemetry; the server turns it off itself, tests import ONNX Runtime without it.
+export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: help serve test lint proto bench bench-peers bench-cuda clean
+.PHONY: help serve test test-system lint proto requirements bench bench-peers bench-cuda clean
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -18,6 +23,9 @@ serve: $(VENV)/.serve  ## set up what serving needs and serve bundles/en-zh-TW (
 test: $(VENV)/.dev  ## set everything up and run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
+test-system: $(VENV)/.stack  ## a fresh clone, and docker compose for real (as root; minutes)
+	$(BIN)/python -m pytest tests/system $(ARGS)
+
 lint: $(VENV)/.dev  ## formatting, lint, types, import contracts, the contract's style
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -25,10 +33,18 @@ lint: $(VENV)/.dev  ## formatting, lint, types, import contracts, the contract's
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
 
-proto: $(VENV)/.dev  ## generate dragoman/v1 from proto/
+proto: $(VENV)/.dev  ## generate dragoman/v1 and Envoy's description of the services from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --grpc_python_out=. \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	  --mypy_out=. --mypy_grpc_out=. proto/dragoman/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc -Iproto -I"$$($(BIN)/python -c 'from google import rpc; print(*rpc.__path__)')/../.." \
+	  --include_imports --descriptor_set_out=deploy/envoy/dragoman.binpb \
+	  proto/dragoman/v1/*.proto google/rpc/error_details.proto
+
+requirements: $(VENV)/.stack  ## pin what the images install, with hashes
+	$(COMPILE) --extra serve --output-file deploy/requirements.txt pyproject.toml
+	$(COMPILE) --extra serve-cuda --output-file deploy/requirements-cuda.txt pyproject.toml
+	echo hatchling | $(COMPILE) --output-file deploy/requirements-build.txt -
 
 bench: $(VENV)/.dev  ## engine alone and through gRPC, interleaved
 	$(BIN)/python -m loadtest.throughput $(ARGS)
@@ -51,3 +67,8 @@ $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(DEV)]'
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.stack: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(DEV),stack]'
+	touch $@ $(VENV)/.dev $(VENV)/.serve

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
 import dragoman
-from dragoman import translate_command
+from dragoman import health_command, translate_command
 
 GROUP = "dragoman.commands"
 
@@ -25,12 +25,14 @@ Command = Callable[[list[str]], int]
 OWN: dict[str, Command] = {
     "translate": translate_command.translate,
     "models": translate_command.models,
+    "health": health_command.health,
 }
 
 # What each command does, and the extra that brings what it needs.
 KNOWN = {
     "translate": ("translate texts, or standard input line by line", None),
     "models": ("list the models of a server, load and unload them", None),
+    "health": ("exit 0 if a server takes requests", None),
     "serve": ("serve a bundle over gRPC", "serve"),
     "translate-corpus": ("translate a file of any size, going on where it was stopped", "serve"),
     "inspect": ("check a bundle and show what it is", "serve"),

@@ -44,7 +44,7 @@ def translate(arguments: list[str]) -> int:
         parser.error("--scores shows nothing without --json")
     if not options.texts and sys.stdin is None:
         parser.error("no texts are given, and standard input is closed")
-    tls = _tls(parser, options)
+    tls = tls_of(parser, options)
     try:
         asyncio.run(_translate(options, tls))
     except (DragomanError, LineError) as error:
@@ -66,9 +66,9 @@ def models(arguments: list[str]) -> int:
         help="load this bundle, a path inside the server's model_root; replaces one of its name",
     )
     action.add_argument("--unload", metavar="NAME", help="unload this model")
-    _add_server(parser)
+    add_server(parser)
     options = parser.parse_args(arguments)
-    tls = _tls(parser, options)
+    tls = tls_of(parser, options)
     try:
         with Client(options.server, tls=tls) as client:
             for line in _model_lines(client, options):
@@ -113,7 +113,7 @@ def _translate_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scores", action="store_true", help="log-probabilities (with --json)")
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         help=f"seconds a call may take ({_TIMEOUT_SECONDS:.0f} for texts, any for standard input)",
     )
     parser.add_argument(
@@ -140,11 +140,12 @@ def _translate_parser() -> argparse.ArgumentParser:
     decoding.add_argument("--no-repeat-ngram", type=int, metavar="N", help="no N tokens twice")
     decoding.add_argument("--attention", action="store_true", help="attention (with --json)")
     decoding.add_argument("--seed", type=int, help="sample, and the same each time")
-    _add_server(parser)
+    add_server(parser)
     return parser
 
 
-def _add_server(parser: argparse.ArgumentParser) -> None:
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where the server is and how to reach it."""
     server = parser.add_argument_group(
         "server", f"The API key comes from ${API_KEY_VARIABLE}; arguments are seen by everyone."
     )
@@ -156,19 +157,19 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     server.add_argument("--tls-certificate", type=Path, help="the client's certificate (PEM)")
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """A duration from the command line.
 
     Raises:
         ValueError: it is none; argparse says so.
     """
-    seconds = float(text)
-    if not (math.isfinite(seconds) and seconds > 0):
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
         raise ValueError
-    return seconds
+    return value
 
 
-def _tls(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Tls | None:
+def tls_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Tls | None:
     """What the flags say; a file that cannot be read is an error of the command line."""
     files = options.tls_roots, options.tls_key, options.tls_certificate
     if not (options.tls or any(files)):

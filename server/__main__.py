@@ -84,8 +84,9 @@ async def serve(settings: Settings, started: float) -> None:
 
 async def drain(door: Door, registry: ModelRegistry, settings: Settings) -> None:
     """NOT_SERVING first, then finish what runs, then stop."""
-    logger.info("draining, at most %.0f s", settings.grace_seconds)
-    await registry.close(settings.grace_seconds)
+    delay, grace = settings.drain_delay_seconds, settings.grace_seconds
+    logger.info("draining in %.0f s, at most %.0f s", delay, grace)
+    await registry.close(grace, delay_seconds=delay)
     # All sequences have ended; what is left is to send the last answers.
     await door.stop(grace_seconds=5.0)
     logger.info("drained")

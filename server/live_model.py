@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
 
 from server.bundle import Bundle
+from server.cgroup import core_limit
 from server.engine.async_engine import AsyncEngine
 from server.engine.device_runner import DeviceModelRunner
 from server.engine.engine import Engine
@@ -196,8 +198,12 @@ def _one_engine(
 
 
 def available_cores() -> int:
-    """Cores this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use, which in a container are fewer than the machine has.
+
+    A quota counts as the whole cores in it: one thread more would be stopped in every period.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, int(min(cores or 1, core_limit() or math.inf)))
 
 
 async def check_goldens(pipeline: TranslationPipeline, settings: Settings) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter as Totals
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 
+import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+
+from server.cgroup import memory_limit_bytes
 
 # Translation lives between a cached answer (1 ms) and a long document (a minute).
 LATENCY = (
@@ -20,6 +25,17 @@ LATENCY = (
 STEP = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 RATIO = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+# Every value of a label that is known beforehand. They are shown at zero from the start: a rate
+# does not see the first event of a series that came into being with it.
+REASONS = {
+    "rejections": ("invalid", "too_many_requests", "queue_full", "deadline", "shutting_down"),
+    "cancellations": ("cancelled", "deadline"),
+    "sequences": ("eos", "length", "degenerate", "cancelled", "deadline", "error", "shutdown"),
+    "degenerate_outputs": ("loop", "empty", "short", "long", "copy"),
+    "retries": ("better", "no better", "failed", "refused"),
+    "sentence_cache_requests": ("hit", "join", "miss"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +50,8 @@ class ModelLoad:
     """Cache slots there are, by engine."""
     waiting: int
     """Sentences that no engine has taken yet."""
+    tokens_waiting: int
+    """What these cost, in tokens read and written, about."""
     kv_cache_bytes: int
     """Reserved for keys and values, over all engines."""
 
@@ -61,6 +79,7 @@ class ModelGauges(Collector):
         """The gauges as they stand."""
         reserved: Totals[tuple[str, ...]] = Totals()
         waiting: Totals[tuple[str, ...]] = Totals()
+        tokens: Totals[tuple[str, ...]] = Totals()
         running: Totals[tuple[str, ...]] = Totals()
         used: Totals[tuple[str, ...]] = Totals()
         slots: Totals[tuple[str, ...]] = Totals()
@@ -68,12 +87,14 @@ class ModelGauges(Collector):
             load = read()
             reserved[model,] += load.kv_cache_bytes
             waiting[model,] += load.waiting
+            tokens[model,] += load.tokens_waiting
             for number, rows in enumerate(load.running):
                 running[model, str(number)] += rows
                 used[model, str(number)] += load.slots_used[number]
                 slots[model, str(number)] += load.slots[number]
         usage = {labels: used[labels] / count for labels, count in slots.items()}
         yield _family("sequences_waiting", "Sentences waiting for a place in a batch.", waiting)
+        yield _family("tokens_waiting", "Tokens that these will take, about.", tokens)
         yield _family("sequences_running", "Sentences being decoded.", running, "engine")
         yield _family(
             "kv_cache_usage_ratio", "Share of an engine's cache slots in use.", usage, "engine"
@@ -102,6 +123,7 @@ class Metrics:
         self._requests()
         self._latencies()
         self._batches()
+        self._process()
 
     def _requests(self) -> None:
         self.requests = self._counter(
@@ -177,12 +199,28 @@ class Metrics:
         )
         self.ready = self._gauge("ready", "1 while the server takes requests.")
 
+    def _process(self) -> None:
+        """What the process is and what it may use; what it uses is in ``process_*``."""
+        self._gauge(
+            "memory_limit_bytes", "Memory the process may use: its container's limit, or all."
+        ).set(memory_limit_bytes())
+        build = Info("dragoman_build", "The versions that run.", registry=self.registry)
+        build.info({"version": version("dragoman"), "onnxruntime": onnxruntime.__version__})
+
+    def expect(self, methods: Iterable[str], codes: Iterable[str]) -> None:
+        """Show requests of these methods with these status codes, none so far."""
+        for method, code in itertools.product(methods, codes):
+            self.requests.labels(method, code)
+
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"dragoman_{name}", text, labels, registry=self.registry)
+        counter = Counter(f"dragoman_{name}", text, labels, registry=self.registry)
+        for reason in REASONS.get(name, ()):
+            counter.labels(reason)
+        return counter
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"dragoman_{name}", text, labels, registry=self.registry)

@@ -79,12 +79,13 @@ class ModelRegistry:
         self._retired: LiveModel | None = None  # takes no more requests, but still has some
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving = False  # balancers are told to send nothing more
         self._closing = False
 
     @property
     def serving(self) -> bool:
         """Whether there is a model that a request can be given to, and works."""
-        return not self._closing and any(model.healthy for model in self._live.values())
+        return not self._leaving and any(model.healthy for model in self._live.values())
 
     async def start(self, folders: Sequence[Path]) -> None:
         """Load the server's first models; none takes requests before all are ready.
@@ -137,10 +138,18 @@ class ModelRegistry:
         """
         return await self._in_turn(functools.partial(self._unload, name))
 
-    async def close(self, grace_seconds: float) -> None:
-        """Say so, refuse what is new, let what runs finish; all models have ended."""
-        self._closing = True
+    async def close(self, grace_seconds: float, *, delay_seconds: float = 0.0) -> None:
+        """Say so, refuse what is new, let what runs finish; all models have ended.
+
+        Args:
+            grace_seconds: for what runs.
+            delay_seconds: until anything is refused, for balancers to hear that we leave. Without
+                it they send requests to a server that may be gone when they arrive.
+        """
+        self._leaving = True
         await self._tell()
+        await asyncio.sleep(delay_seconds)
+        self._closing = True
         models = [*self._live.values(), *([self._retired] if self._retired else [])]
         await asyncio.gather(*(model.drain(grace_seconds) for model in models))
         if self._tasks:  # a load that was under way sees that it comes too late

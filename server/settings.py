@@ -158,6 +158,11 @@ class Settings(BaseSettings):
         default=False,
         description="for debugging: assert at every step that slots and sentences are one to one",
     )
+    drain_delay_seconds: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="after SIGTERM go on serving for so long, with health NOT_SERVING, so that "
+        "balancers turn away before anything is refused",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
 
     def lines(self) -> list[str]:

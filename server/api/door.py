@@ -9,15 +9,17 @@ from grpc_reflection.v1alpha import reflection
 from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
 from server.api.interceptors import Observer
 from server.api.models import ModelService
+from server.api.status import STATUS
 from server.api.translation import TranslationService
 from server.errors import PortTaken
 from server.metrics import Metrics
 from server.settings import Settings
 
-SERVICES = (
-    translation_pb2.DESCRIPTOR.services_by_name["TranslationService"].full_name,
-    models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+_DESCRIPTORS = (
+    translation_pb2.DESCRIPTOR.services_by_name["TranslationService"],
+    models_pb2.DESCRIPTOR.services_by_name["ModelService"],
 )
+SERVICES = tuple(service.full_name for service in _DESCRIPTORS)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -38,6 +40,8 @@ class Door:
             PortTaken: the port cannot be had.
         """
         self._metrics = metrics
+        methods = [method.name for service in _DESCRIPTORS for method in service.methods]
+        metrics.expect(methods, {code.name for code in (grpc.StatusCode.OK, *STATUS.values())})
         self._server = grpc.aio.server(
             interceptors=[Observer(metrics, settings.max_concurrent_requests)],
             options=channel_options(settings),

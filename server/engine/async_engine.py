@@ -97,11 +97,14 @@ class AsyncEngine:
         """What it holds now; may be asked in any thread."""
         schedulers = [engine.scheduler for engine in self._engines]
         pools = [scheduler.pool for scheduler in schedulers]
+        with self._condition:
+            tokens_waiting = self._line.cost(bulk=False) + self._line.cost(bulk=True)
         return ModelLoad(
             running=[len(scheduler.running) for scheduler in schedulers],
             slots_used=[pool.used for pool in pools],
             slots=[pool.shape.slots for pool in pools],
             waiting=len(self._line),
+            tokens_waiting=tokens_waiting,
             kv_cache_bytes=sum(pool.shape.nbytes for pool in pools),
         )
 

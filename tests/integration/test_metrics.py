@@ -28,7 +28,8 @@ FAMILIES = {
     "dragoman_sentence_cache_requests": "counter", "dragoman_sentence_cache_bytes": "gauge",
     "dragoman_sentence_cache_evictions": "counter",
     "dragoman_degenerate_outputs": "counter", "dragoman_retries": "counter",
-    "dragoman_model": "info", "dragoman_ready": "gauge",
+    "dragoman_tokens_waiting": "gauge", "dragoman_memory_limit_bytes": "gauge",
+    "dragoman_build": "info", "dragoman_model": "info", "dragoman_ready": "gauge",
     "process_resident_memory_bytes": "gauge", "process_cpu_seconds": "counter",
 }  # fmt: skip
 
@@ -63,6 +64,12 @@ def test_the_metrics_parse_add_up_and_hold_no_text() -> None:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
+    zeroes = [
+        (sample.name, sample.labels)
+        for family in families.values()
+        for sample in family.samples
+        if sample.value == 0
+    ]
     assert value("dragoman_requests_total", method="Translate", code="OK") == 1
     assert value("dragoman_requests_total", method="Translate", code="INVALID_ARGUMENT") == 1
     assert value("dragoman_requests_total", method="TranslateStream", code="OK") == 1
@@ -81,6 +88,15 @@ def test_the_metrics_parse_add_up_and_hold_no_text() -> None:
     assert value("dragoman_sentence_cache_bytes") > 0
     assert value("dragoman_kv_cache_usage_ratio") == 0
     assert value("dragoman_ready") == 1
+    assert value("dragoman_tokens_waiting") == 0
+    assert 0 < value("process_resident_memory_bytes") < value("dragoman_memory_limit_bytes")
+    # Shown before the first one happens, so that a rate sees it.
+    for name, labels in (
+        ("dragoman_requests_total", {"method": "GetModel", "code": "INTERNAL"}),
+        ("dragoman_rejections_total", {"reason": "queue_full"}),
+        ("dragoman_sequences_total", {"reason": "error"}),
+    ):
+        assert (name, labels) in zeroes
     assert value("dragoman_model_info", model="en-zh-TW", precision="int8") == 1
     ran = {"provider": "CPUExecutionProvider", "requested_provider": "auto"}
     assert value("dragoman_model_info", model="en-zh-TW", **ran) == 1

@@ -236,6 +236,24 @@ def test_sigterm_finishes_what_runs_refuses_the_rest_and_exits_0() -> None:
         watcher.join(5)
 
 
+def test_after_sigterm_it_serves_on_until_balancers_have_heard_of_it() -> None:
+    with (
+        running_server(DRAGOMAN_DRAIN_DELAY_SECONDS="1.5") as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
+        stub = translation_pb2_grpc.TranslationServiceStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        began = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        status = health_pb2.HealthCheckResponse.SERVING
+        while status == health_pb2.HealthCheckResponse.SERVING:
+            status = health.Check(health_pb2.HealthCheckRequest()).status
+        assert status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert len(stub.Translate(ask("I love you.")).translations) == 1
+        assert running.process.wait(30) == 0
+        assert time.monotonic() - began > 1.5
+
+
 def test_a_damaged_bundle_is_one_line_and_exit_2(tmp_path: Path) -> None:
     with (
         pytest.raises(AssertionError, match="no such bundle"),

@@ -1,0 +1,61 @@
+"""What a container's probe runs: its exit status is all that is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from running import RunningServer
+
+from dragoman.cli import main
+
+
+def test_a_server_that_takes_requests_is_healthy(
+    server: RunningServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["health", "--server", server.target]) == 0
+    assert capsys.readouterr().out == "SERVING\n"
+    service = "dragoman.v1.TranslationService"
+    assert main(["health", "--server", server.target, "--service", service]) == 0
+
+
+def test_a_service_it_does_not_know_is_not(
+    server: RunningServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["health", "--server", server.target, "--service", "no.such.Service"]) == 1
+    assert capsys.readouterr().err.startswith("dragoman health: ")
+
+
+def test_nobody_there_is_not_healthy_and_said_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert main(["health", "--server", target, "--timeout", "1"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["NOT_SERVING", "UNKNOWN", "SERVICE_UNKNOWN"])
+async def test_any_status_but_serving_is_not_healthy(name: str) -> None:
+    class Health(health_pb2_grpc.HealthServicer):
+        async def Check(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802
+            return health_pb2.HealthCheckResponse(status=name)
+
+    door = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(Health(), door)
+    port = door.add_insecure_port("127.0.0.1:0")
+    await door.start()
+    command = [sys.executable, "-m", "dragoman", "health", "--server", f"127.0.0.1:{port}"]
+    probe = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, check=False
+    )
+    await door.stop(None)
+    assert (probe.returncode, probe.stdout) == (1, f"{name}\n")
