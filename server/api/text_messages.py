@@ -31,11 +31,16 @@ class Asked(Protocol):
     mime_type: str
 
     @property
-    def glossary(self) -> Sequence[translation_pb2.GlossaryTerm]: ...
+    def glossary(self) -> Sequence[translation_pb2.GlossaryTerm]:
+        """Terms and what each has to become."""
+
     @property
-    def do_not_translate(self) -> Sequence[str]: ...
+    def do_not_translate(self) -> Sequence[str]:
+        """Words that stay."""
+
     @property
-    def protection(self) -> int: ...
+    def protection(self) -> int:
+        """Whether placeholders are kept whole."""
 
 
 class TextOptions(TypedDict):

@@ -91,11 +91,11 @@ class Explainer:
                     span,
                     text.outputs[index],
                     reasons[index],
-                    tokens if request.scores or request.candidates or pieces else [],
+                    tokens,
                     self._candidates(text, index, sequence, request),
                     pieces,
                     attention,
-                )  # fmt: skip
+                )
             )
         return results
 
@@ -116,12 +116,12 @@ class Explainer:
 
 def placeholders(text: Prepared) -> list[Placeholder]:
     """What is protected in a text whose sequences have not run."""
-    found = []
-    for index, span in enumerate(text.spans):
-        form = text.form(index)
-        for one in form.found if form else []:
-            found.append(_placeholder(one, span.start, form.base if form else "", Outcome.NONE))
-    return found
+    return [
+        _placeholder(one, span.start, form.base, Outcome.NONE)
+        for span, form in zip(text.spans, text.forms, strict=False)
+        if form is not None
+        for one in form.found
+    ]
 
 
 def _placeholder(one: Protected, start: int, base: str, outcome: Outcome) -> Placeholder:

@@ -2,8 +2,8 @@
 
 Parsers give a tree, and a tree cannot be written back as it was: quotes, case, order and the tags
 that nobody wrote are lost. Here every character of the document belongs to one lexeme, and the
-lexemes joined are the document. Where lexemes end is what the WHATWG's tokenizer says (HTML, 13.2.5);
-tests hold it against JustHTML, which passes html5lib's. Attributes are read by JustHTML itself.
+lexemes joined are the document. Where lexemes end is what the WHATWG's tokenizer says (HTML,
+13.2.5); tests hold it against JustHTML, which passes html5lib's. Attributes are read by JustHTML.
 """
 
 from __future__ import annotations

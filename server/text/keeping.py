@@ -115,7 +115,7 @@ class Keeping:
             return
         rendered = self._renderer.of_sequence(one.form, one.sequence)
         first = one.text.outcomes[one.index]
-        outcomes = [
+        outcomes: list[Outcome] = [
             Outcome.RETRIED if outcome is Outcome.KEPT else outcome for outcome in rendered.outcomes
         ]
         if _badness(outcomes) > _badness(first):

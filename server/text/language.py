@@ -28,6 +28,8 @@ _LETTER = re.compile(r"[^\W\d_]")
 _NOISE = re.compile(r"https?://\S+|\S+@\S+\.\S+|[{<][^{}<>]{0,100}[}>]|%\w|\d+")
 # A Han character says about as much as this many letters.
 _HAN_WEIGHT = 3
+# Characters; headlines and labels are not longer.
+_SHORT = 60
 # This share of a text in one script decides.
 _DECIDES = 0.3
 # What a program names where fastText does not say which.
@@ -73,7 +75,7 @@ def _latin(text: str, most: int) -> list[Guess]:
     """What fastText makes of a text that is no Chinese, Japanese or Korean."""
     # On few words capitals mislead it: "Save As" is a title, not a name.
     line = " ".join(text.split())
-    found = _fasttext(line.lower() if len(line) < 60 else line, most + 3)
+    found = _fasttext(line.lower() if len(line) < _SHORT else line, most + 3)
     guesses = [
         Guess(_NAMES.get(name, name), min(1.0, score))
         for name, score in found

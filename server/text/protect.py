@@ -25,57 +25,138 @@ _UNITS = (
     r"|k?cal|[kcm]?m[²³23]?|km/h|mph|px|pt|em|rem|dpi|fps|ppm|dB|lbs?|oz|ft|in|mi|ml|mL|min|hrs?"
     r"|USD|EUR|GBP|JPY|TWD|NTD|CNY"
 )
+_ADDRESS = r"[^\s<>\"'`，。！？、）」』]++"
 _DIGITS = r"\d++(?:[.,]\d++)*+"
 
-PATTERNS: tuple[tuple[str, str], ...] = (
-    ("code", r"```[^`]*+```|``[^`\n]++``|`[^`\n]++`"),
-    ("url", r"\b(?:https?|ftps?|sftp|ssh|git|wss?|file|grpc|s3)://[^\s<>\"'`，。！？、）」』]++"
-            r"|\bwww\.[^\s<>\"'`，。！？、）」』]++"
-            r"|\b(?:mailto|tel|data|urn):[^\s<>\"'`]++"),
-    ("email", r"(?<![\w.+-])[\w.+-]++@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)++"),
-    ("template", r"\{\{[^{}\n]*+\}\}|\{%[^%\n]*+%\}|<%[^%\n]*+%>|\{#[^#\n]*+#\}|\[\[[^\[\]\n]*+\]\]"),
-    ("dollar", r"\$\{[^{}\n]*+\}|\$\([A-Za-z_][^()\n]*+\)|\$[A-Za-z_]\w*+"),
-    ("brace", r"[%#@]?\{(?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]*+\})*+\})*+\}"),
-    ("tag", r"</?[A-Za-z0-9][^<>\n]*+>|<!--(?:[^-]|-(?!->)){0,500}+-->"),
-    ("printf", r"%\([A-Za-z_]\w*+\)[#0+-]*+\d*+(?:\.\d++)?[a-zA-Z]"
-               r"|(?<![\d%])%(?:\d++\$)?[#0+-]*+(?:\d++|\*)?(?:\.(?:\d++|\*))?"
-               r"(?:hh?|ll?|[qjztL])?[diouxXeEfFgGcsapn@](?![A-Za-z])"),
-    ("variable", r"%[A-Z_][A-Z0-9_]++%|\b__[A-Za-z0-9]++(?:_[A-Za-z0-9]++)*+__\b"),
-    ("entity", r"&(?:#\d++|#[xX][0-9a-fA-F]++|[A-Za-z][A-Za-z0-9]++);"),
-    ("escape", r"\\(?:[nrt\"'\\0]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})(?![A-Za-z])"),
-    ("path", r"\b[A-Za-z]:[\\/][^\s<>\"'|?*，。]++|\\\\[\w.$-]++(?:\\[\w.$-]++)++"
-             r"|(?<![\w/.:])(?:~|\.{1,2})?/(?:[\w.@+-]++/?)++"
-             r"|(?<![\w/.-])(?:[\w-]++[/.])+(?:" + _FILES + r")\b"),
-    ("address", r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d++|/\d++)?\b"
-                r"|\b(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\b"
-                r"|(?<![\w.-])(?:[a-z0-9][a-z0-9-]*+\.)+(?:" + _DOMAINS + r")\b(?:[:/][^\s<>\"'，。]*+)?"
-                r"|\blocalhost(?::\d++)?"),
-    ("mention", r"(?<![\w@/])@[A-Za-z_][\w.-]*+(?:/[\w.-]++)*+"),
-    ("hashtag", r"(?<![\w&#/])#\w++"),
-    ("colon", r"(?<![\w:.]):[a-z_][a-z0-9_+-]*+(?::(?!\w)|(?![\w:]))"),
-    ("option", r"(?<![\w-])--?[A-Za-z][\w-]*+(?:=[^\s,;]++)?"),
-    ("identifier", r"(?<![\w.:>-])[A-Za-z_]\w*+(?:(?:\.|::|->)[A-Za-z_]\w*+)*+\(\)"
-                   r"|(?<![\w:])[A-Za-z]\w*+(?:::\w++)++|\b[A-Za-z0-9]++(?:_[A-Za-z0-9]++)++\b"
-                   r"|\b_\w++|\b[a-z]++(?:[A-Z][a-z0-9]*+)++\b"
-                   r"|\b[A-Z]{2,}-?\d++(?:-\d++)*+\b|\b[A-Z]++\d++[A-Z0-9]*+\b"),
-    ("version", r"\bv\d++(?:\.\d++)*+(?:-[\w.]++)?\b|(?<![\w.])\d++(?:\.\d++){2,}+(?:[-+][\w.]++)?\b"),
-    ("id", r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|\b0x[0-9a-fA-F]++\b"
-           r"|\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{7,64}\b"),
-    ("date", r"\b\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:T\d{2}:\d{2}(?::\d{2}(?:\.\d++)?)?(?:Z|[+-]\d{2}:?\d{2})?)?\b"
-             r"|\b\d{1,2}/\d{1,2}/\d{2,4}\b"),
-    ("time", r"\b\d{1,2}:\d{2}(?::\d{2}(?:\.\d++)?)?\b"),
-    ("phone", r"(?<![\w.])\+\d[\d ()-]{6,}\d\b|\b0\d{1,3}[- ]\d{3,4}[- ]?\d{3,4}\b|\(\d{2,4}\) ?\d{3,4}-\d{3,4}\b"),
-    ("money", r"(?:US|NT|HK|CA|AU)?[$€£¥₩]\s?" + _DIGITS + r"(?:[kKMB]\b)?|(?<![\w.,])" + _DIGITS + r"\s?[€£¥]"),
-    ("quantity", r"(?<![\w.])[+−-]?" + _DIGITS + r"(?:%|‰|°[CF]?|℃|℉|\s?(?:" + _UNITS + r")(?![\w/]))"
-                 r"|\b\d++\s?[x×]\s?\d++\b"),
-    ("number", r"(?<![\w.])[+−-]?" + _DIGITS + r"(?:st|nd|rd|th)?(?!\w)"),
-    ("symbol", r"[©®™℠§¶†‡•→←↑↓⇒✓✔✗✘★☆♥♦♣♠]|[\U0001F000-\U0001FAFF☀-➿⌀-⏿]"
-               r"[\U0001F000-\U0001FAFF\u200d\ufe0f\U000E0020-\U000E007F☀-➿]*+"),
-)  # fmt: skip
-
-_TABLE = re.compile(
-    "|".join(f"(?P<{name}>{pattern})" for name, pattern in PATTERNS if name), re.UNICODE
+PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("code", (r"```[^`]*+```", r"``(?:[^`\n]|`(?!`))++``", r"`[^`\n]++`")),
+    (
+        "url",
+        (
+            r"\b(?:https?|ftps?|sftp|ssh|git|wss?|file|grpc|s3)://" + _ADDRESS,
+            r"\bwww\." + _ADDRESS,
+            r"\b(?:mailto|tel|data|urn):" + _ADDRESS,
+        ),
+    ),
+    ("email", (r"(?<![\w.+-])[\w.+-]++@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)++",)),
+    (
+        "template",
+        (
+            r"\{\{[^{}\n]*+\}\}",
+            r"\{%[^%\n]*+%\}",
+            r"<%[^%\n]*+%>",
+            r"\{#[^#\n]*+#\}",
+            r"\[\[[^\[\]\n]*+\]\]",
+        ),
+    ),
+    ("dollar", (r"\$\{[^{}\n]*+\}", r"\$\([A-Za-z_][^()\n]*+\)", r"\$[A-Za-z_]\w*+")),
+    ("brace", (r"[%#@]?\{(?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]*+\})*+\})*+\}",)),
+    ("tag", (r"</?[A-Za-z0-9][^<>\n]*+>", r"<!--(?:[^-]|-(?!->)){0,500}+-->")),
+    (
+        "printf",
+        (
+            r"%\([A-Za-z_]\w*+\)[#0+-]*+\d*+(?:\.\d++)?[a-zA-Z]",
+            r"(?<![\d%])%(?:\d++\$)?[#0+-]*+(?:\d++|\*)?(?:\.(?:\d++|\*))?"
+            r"(?:hh?|ll?|[qjztL])?[diouxXeEfFgGcsapn@](?![A-Za-z])",
+        ),
+    ),
+    ("variable", (r"%[A-Z_][A-Z0-9_]++%", r"\b__[A-Za-z0-9]++(?:_[A-Za-z0-9]++)*+__\b")),
+    ("entity", (r"&(?:#\d++|#[xX][0-9a-fA-F]++|[A-Za-z][A-Za-z0-9]++);",)),
+    (
+        "path",
+        (
+            r"\b[A-Za-z]:[\\/][^\s<>\"'|?*，。]++",
+            r"\\\\[\w.$-]++(?:\\[\w.$-]++)++",
+            r"(?<![\w/.:])(?:~|\.{1,2})?/(?:[\w.@+-]++/?)++",
+            r"(?<![\w/.-])(?:[\w-]++[/.])+(?:" + _FILES + r")\b",
+        ),
+    ),
+    ("escape", (r"\\(?:[nrt\"'\\0]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})",)),
+    (
+        "address",
+        (
+            r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d++|/\d++)?\b",
+            r"\b(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\b",
+            r"(?<![\w.-])(?:[a-z0-9][a-z0-9-]*+\.)+(?:" + _DOMAINS + r")\b"
+            r"(?:[:/][^\s<>\"'，。]*+)?",
+            r"\blocalhost(?::\d++)?",
+        ),
+    ),
+    ("mention", (r"(?<![\w@/])@[A-Za-z_][\w.-]*+(?:/[\w.-]++)*+",)),
+    ("hashtag", (r"(?<![\w&#/])#\w++",)),
+    ("colon", (r"(?<![\w:.]):[a-z_][a-z0-9_+-]*+(?::(?!\w)|(?![\w:]))",)),
+    ("option", (r"(?<![\w-])--?[A-Za-z][\w-]*+(?:=[^\s,;]++)?",)),
+    (
+        "date",
+        (
+            r"\b\d{4}[-/.]\d{1,2}[-/.]\d{1,2}"
+            r"(?:T\d{2}:\d{2}(?::\d{2}(?:\.\d++)?)?(?:Z|[+-]\d{2}:?\d{2})?)?\b",
+            r"\b\d{1,2}/\d{1,2}/\d{2,4}\b",
+        ),
+    ),
+    (
+        "identifier",
+        (
+            r"(?<![\w.:>-])[A-Za-z_]\w*+(?:(?:\.|::|->)[A-Za-z_]\w*+)*+\(\)",
+            r"(?<![\w:])[A-Za-z]\w*+(?:::\w++)++",
+            r"\b[A-Za-z0-9]++(?:_[A-Za-z0-9]++)++\b",
+            r"\b_\w++",
+            r"\b[a-z]++(?:[A-Z][a-z0-9]*+)++\b",
+            r"\b(?=[A-Z-]{0,32}\d)(?=[0-9-]{0,32}[A-Z])[A-Z0-9]++(?:-[A-Z0-9]++)++\b",
+            r"\b[A-Z]{2,}-?\d++(?:-\d++)*+\b",
+            r"\b[A-Z]++\d++[A-Z0-9]*+\b",
+        ),
+    ),
+    (
+        "version",
+        (
+            r"\bv\d++(?:\.\d++)*+(?:-[\w.]++)?\b",
+            r"(?<![\w.])\d++(?:\.\d++){2,}+(?:[-+][\w.]++)?\b",
+        ),
+    ),
+    (
+        "id",
+        (
+            r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b",
+            r"\b0x[0-9a-fA-F]++\b",
+            r"\b(?=[0-9a-f]{0,63}[a-f])(?=[a-f]{0,63}\d)[0-9a-f]{7,64}\b",
+        ),
+    ),
+    ("time", (r"\b\d{1,2}:\d{2}(?::\d{2}(?:\.\d++)?)?\b",)),
+    (
+        "phone",
+        (
+            r"(?<![\w.])\+\d[\d ()-]{6,24}\d\b",
+            r"\b0\d{1,3}[- ]\d{3,4}[- ]?\d{3,4}\b",
+            r"\(\d{2,4}\) ?\d{3,4}-\d{3,4}\b",
+        ),
+    ),
+    (
+        "money",
+        (
+            r"(?:US|NT|HK|CA|AU)?[$€£¥₩]\s?" + _DIGITS + r"(?:[kKMB]\b)?",
+            r"(?<![\w.,])" + _DIGITS + r"\s?[€£¥]",
+        ),
+    ),
+    (
+        "quantity",
+        (
+            r"(?<![\w.])[+−-]?" + _DIGITS + r"(?:%|‰|°[CF]?|℃|℉|\s?(?:" + _UNITS + r")(?![\w/]))",
+            r"\b\d++\s?[x×]\s?\d++\b",
+        ),
+    ),
+    ("number", (r"(?<![\w.])[+−-]?" + _DIGITS + r"(?:st|nd|rd|th)?(?!\w)",)),
+    (
+        "symbol",
+        (
+            r"[©®™℠§¶†‡•→←↑↓⇒✓✔✗✘★☆♥♦♣♠]",
+            r"[\U0001F000-\U0001FAFF☀-➿⌀-⏿]"
+            r"[\U0001F000-\U0001FAFF\u200d\ufe0f\U000E0020-\U000E007F☀-➿]*+",
+        ),
+    ),
 )
+
+_TABLE = re.compile("|".join(f"(?P<{name}>{'|'.join(patterns)})" for name, patterns in PATTERNS))
 # Punctuation that ends the sentence, not the address.
 _TRAILING = ".,;:!?)]}'\"…*_"
 _TRIMMED = frozenset({"url", "path", "address", "mention", "option"})
@@ -150,8 +231,10 @@ def _terms(text: str, terms: Sequence[Term]) -> list[Protected]:
     found = []
     for term in terms:
         flags = re.IGNORECASE if term.ignore_case else 0
-        for match in re.finditer(_whole(term.source), text, flags):
-            found.append(Protected(match.start(), match.end(), "term", term.target, term))
+        found += [
+            Protected(match.start(), match.end(), "term", term.target, term)
+            for match in re.finditer(_whole(term.source), text, flags)
+        ]
     return found
 
 
@@ -170,7 +253,9 @@ def shield(text: str, found: Sequence[Protected]) -> str:
     """
     parts, place = [], 0
     for one in found:
-        parts += [text[place : one.start], "_" * (one.end - one.start)]
+        # A term is translated also where it stands alone: it counts as a word.
+        filler = "X" if one.term is not None and one.value != one.term.source else "_"
+        parts += [text[place : one.start], filler * (one.end - one.start)]
         place = one.end
     return "".join([*parts, text[place:]])
 

@@ -156,11 +156,10 @@ class Translator:
         found = await self.detect(request.texts, request.media_type, _CANDIDATES)
         languages: list[Guess] = []
         for name, guesses in zip(request.field_names, found, strict=True):
-            if not guesses:
-                guesses = self._any_source(request)
-            if not guesses:
+            known = guesses or self._any_source(request)
+            if not known:
                 raise InvalidRequest(name, "holds nothing to tell a language by; name its language")
-            languages.append(self._best(request, guesses))
+            languages.append(self._best(request, known))
         return languages
 
     def _best(self, request: TranslationRequest, guesses: Sequence[Guess]) -> Guess:
