@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import justhtml
 
@@ -104,9 +105,7 @@ async def translated(
 
 def surviving(expected: Sequence[str], translation: str) -> int:
     """How many of the strings are in a translation, each as often as expected."""
-    return sum(
-        min(count, translation.count(one)) for one, count in Counter(expected).items()
-    )
+    return sum(min(count, translation.count(one)) for one, count in Counter(expected).items())
 
 
 def tallied(found: Sequence[tuple[Case, TextResult]]) -> dict[str, Tally]:
@@ -123,9 +122,6 @@ def tallied(found: Sequence[tuple[Case, TextResult]]) -> dict[str, Tally]:
     return dict(tallies)
 
 
-Shape = tuple[tuple[str, ...], ...]
-
-
 def shape(document: str) -> Counter[tuple[str, ...]]:
     """The tags of a document with their attributes, each with those around it; siblings may swap.
 
@@ -133,7 +129,7 @@ def shape(document: str) -> Counter[tuple[str, ...]]:
     """
     root = justhtml.JustHTML(document, sanitize=False).root
     found: Counter[tuple[str, ...]] = Counter()
-    pending = [(root, ())]
+    pending: list[tuple[Any, tuple[str, ...]]] = [(root, ())]
     while pending:
         node, path = pending.pop()
         for child in getattr(node, "children", None) or []:

@@ -172,16 +172,11 @@ class TranslationPipeline:
             bulk = len(sequences) > self._interactive_sentences
         for sequence in sequences:
             sequence.bulk = bulk
-        emitter = None
-        if streamed:
-            emitter = Emitter(self._target, self._renderer, texts[0], self._target_language)
-        asked = [sequence for sequence in sequences if sequence.finish_reason is None]
-        if asked:
-            async with contextlib.aclosing(self._engine.generate(asked)) as progress:
-                async for _ in progress:
-                    _raise_fault(asked)
-                    for delta in emitter.advance() if emitter else []:
-                        yield delta
+        emitter = self._emitter(texts[0]) if streamed else None
+        async with contextlib.aclosing(self._decode(sequences)) as progress:
+            async for _ in progress:
+                for delta in emitter.advance() if emitter else []:
+                    yield delta
         for delta in emitter.finish() if emitter else []:
             yield delta
         await self._turns.take()
@@ -197,9 +192,22 @@ class TranslationPipeline:
             yield self._explainer.result(text, request)
             await pace.pause()
 
-    @property
-    def _target_language(self) -> str:
-        return self.bundle.manifest.target_language
+    async def _decode(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
+        """Run those that have not ended already; yields whenever one has, or has grown.
+
+        Raises:
+            DragomanError: one did not end well.
+        """
+        asked = [sequence for sequence in sequences if sequence.finish_reason is None]
+        if not asked:
+            return
+        async with contextlib.aclosing(self._engine.generate(asked)) as progress:
+            async for _ in progress:
+                _raise_fault(asked)
+                yield
+
+    def _emitter(self, text: Prepared) -> Emitter:
+        return Emitter(self._target, self._renderer, text, self.bundle.manifest.target_language)
 
     def seconds(self, sequences: list[Sequence]) -> float | None:
         """How long these would take if they came now, about; None while nothing is known."""

@@ -115,8 +115,7 @@ def _edits(form: Form, translation: str, alignment: Alignment) -> tuple[list[Edi
         if places:
             # Written twice, or run together with something: one of them it is.
             best = max(alone or places, key=lambda at: _looks(alignment, at, hole))
-            for at in places:
-                edits.append((at, at + len(hole.stand_in), hole if at == best else None))
+            edits += [(at, at + len(hole.stand_in), hole if at == best else None) for at in places]
         else:
             at = _border(alignment, hole)
             edits.append((at, at, hole))
