@@ -43,7 +43,7 @@ class WarningCode(StrEnum):
     DEGENERATE_OUTPUT = "degenerate_output"
     """A sentence came out as no translation should, and so it stayed when tried again."""
     RETRIED = "retried"
-    """A sentence came out as no translation should and was decoded again."""
+    """A sentence came out as no translation should, or without a placeholder, at first."""
     PLACEHOLDER_LOST = "placeholder_lost"
     """A placeholder is not in the translation as often as in the source."""
     PLACEHOLDER_PLACED = "placeholder_placed"

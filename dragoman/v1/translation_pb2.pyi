@@ -168,7 +168,7 @@ class _WarningCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningCo
     it was tried again.
     """
     WARNING_CODE_RETRIED: _WarningCode.ValueType  # 4
-    """A sentence came out as no translation should and was decoded again with other options."""
+    """A sentence came out as no translation should, or without a placeholder, and was decoded again."""
     WARNING_CODE_PLACEHOLDER_LOST: _WarningCode.ValueType  # 5
     """A placeholder is not in the translation as often as in the source."""
     WARNING_CODE_PLACEHOLDER_PLACED: _WarningCode.ValueType  # 6
@@ -194,7 +194,7 @@ WARNING_CODE_DEGENERATE_OUTPUT: WarningCode.ValueType  # 3
 it was tried again.
 """
 WARNING_CODE_RETRIED: WarningCode.ValueType  # 4
-"""A sentence came out as no translation should and was decoded again with other options."""
+"""A sentence came out as no translation should, or without a placeholder, and was decoded again."""
 WARNING_CODE_PLACEHOLDER_LOST: WarningCode.ValueType  # 5
 """A placeholder is not in the translation as often as in the source."""
 WARNING_CODE_PLACEHOLDER_PLACED: WarningCode.ValueType  # 6

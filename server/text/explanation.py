@@ -203,7 +203,9 @@ def _warnings(text: Prepared, unfinished: int) -> list[TextWarning]:
         message = f"{unfinished} of {len(text.sequences)} sentences reached the limit of tokens"
         warnings.append(TextWarning(WarningKind.OUTPUT_TRUNCATED, message))
     if text.retried:
-        message = f"{text.retried} sentences came out degenerate at first and were decoded again"
+        message = (
+            f"{text.retried} sentences came out degenerate, or without a placeholder, at first"
+        )
         warnings.append(TextWarning(WarningKind.RETRIED, message))
     if text.degenerate:
         kinds = ", ".join(sorted({kind.value for kind in text.degenerate}))

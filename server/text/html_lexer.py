@@ -21,11 +21,15 @@ RAW = frozenset(
 )
 _SPACE = "\\t\\n\\f\\r "
 # No quantifier gives back what it took: a tag that never ends is found so in one pass.
+_VALUE = (
+    rf"[{_SPACE}]*+=[{_SPACE}]*+"
+    rf"(?:(?:\"[^\"]*+\"|'[^']*+')=?|[^{_SPACE}>\"'][^{_SPACE}>]*+|(?=>))"
+)
+# An equals sign where a name should be is part of the name; after a name it needs a value.
+_NAME = rf"(?:(?<=[{_SPACE}/])=)?[^{_SPACE}/>=]++"
 _START = re.compile(
     rf"<([a-zA-Z][^{_SPACE}/>]*+)"
-    rf"(?:[{_SPACE}/]++"
-    rf"|=?[^{_SPACE}/>=]++(?:[{_SPACE}]*+=[{_SPACE}]*+(?:\"[^\"]*+\"|'[^']*+'|[^{_SPACE}>\"'][^{_SPACE}>]*+|(?=>)))?+"
-    rf"|=)*+>"
+    rf"(?:[{_SPACE}/]++|{_NAME}(?:{_VALUE})?+|(?<=[{_SPACE}/])=)*+>"
 )
 _END = re.compile(_START.pattern.replace("<(", "</(", 1))
 _SCRIPT_END = re.compile(rf"</script(?=[{_SPACE}/>])", re.IGNORECASE)

@@ -125,6 +125,7 @@ class Keeping:
         one.text.forms[one.index] = one.form
         one.text.outputs[one.index] = rendered.text
         one.text.outcomes[one.index] = outcomes
+        one.text.retried += 1
 
 
 def _badness(outcomes: list[Outcome]) -> tuple[int, int]:

@@ -163,6 +163,11 @@ PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 _TABLE = re.compile("|".join(f"(?P<{name}>{'|'.join(patterns)})" for name, patterns in PATTERNS))
+# What every pattern's matches hold; plain language mostly holds none of it.
+_ANY = re.compile(
+    r"[\d{}<>\[\]$%&@#`_/\\:+=§¶†‡•©®™℠]|\.\w|[a-z][A-Z]|(?<![\w-])--?[A-Za-z0-9]|\(\)|localhost"
+    r"|[\u2100-\u2bff\U0001F000-\U0001FAFF]"
+)
 # Punctuation that ends the sentence, not the address.
 _TRAILING = ".,;:!?)]}'\"…*_"
 _TRIMMED = frozenset({"url", "path", "address", "mention", "option"})
@@ -204,7 +209,7 @@ def find(text: str, terms: Sequence[Term] = (), *, patterns: bool = True) -> lis
         terms: words with a translation of their own, found as whole words; the longest wins.
         patterns: whether to look for the table's patterns too.
     """
-    found = list(_patterns(text)) if patterns else []
+    found = list(_patterns(text)) if patterns and _ANY.search(text) else []
     found += _terms(text, terms)
     # The first counts, of two that begin together the longer one, of equals the term.
     found.sort(key=lambda one: (one.start, -one.end, one.term is None))
