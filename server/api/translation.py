@@ -91,6 +91,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         options = first.options
         # What holds for all items is checked once, before the first one comes.
         asked = self._read(options, ["."], ["text"], context)
+        self._translator.check(asked)
         if asked.bulk is None:
             asked = dataclasses.replace(asked, bulk=True)
 

@@ -67,8 +67,8 @@ class Catalogue:
             NotReady: the first models are still being loaded.
             UnknownModel: no model has that name, or none that pair.
         """
-        _check("source_language", source_language)
-        _check("target_language", target_language)
+        check_code("source_language", source_language)
+        check_code("target_language", target_language)
         self._check_ready()
         candidates = [self.named(name)] if name else list(self._pipelines.values())
         distances = [_distances(source_language, target_language, each) for each in candidates]
@@ -136,7 +136,12 @@ def _distances(source: str, target: str, pipeline: TranslationPipeline) -> tuple
     return _distance(source, manifest.source_language), _distance(target, manifest.target_language)
 
 
-def _check(field: str, code: str) -> None:
+def check_code(field: str, code: str) -> None:
+    """Nothing, if a field's value is a code of a language.
+
+    Raises:
+        InvalidRequest: it is missing or no BCP-47 code.
+    """
     if not code:
         raise InvalidRequest(field, "is missing")
     if len(code) > _LONGEST_CODE or not _is_code(code):

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Sequence
 from server.engine.request import FinishReason
 from server.errors import InvalidRequest, UnknownModel
 from server.text.analysis import analysis
-from server.text.catalogue import Catalogue, same_language
+from server.text.catalogue import Catalogue, check_code, same_language
 from server.text.language import Guess, detect
 from server.text.markup import Markup
 from server.text.pipeline import TranslationPipeline
@@ -63,7 +63,7 @@ class Translator:
         results: dict[int, TextResult] = {}
         parts = [_part(request, language, places) for language, places in groups.items()]
         for part in parts:  # who is refused is refused before anything is computed
-            self._route(part)
+            self.check(part)
         tasks = [self._through(part) for part in parts]
         # One call, one fate: if one language's texts fail, the others' are dropped.
         async with asyncio.TaskGroup() as group:
@@ -72,6 +72,17 @@ class Translator:
             for index, result in zip(places, task.result(), strict=True):
                 results[index] = _detected(result, guesses[index])
         return [results[index] for index in range(len(request.texts))]
+
+    def check(self, request: TranslationRequest) -> None:
+        """Nothing, if there is a way for these languages; any may be one that is not named yet.
+
+        Raises:
+            InvalidRequest: a code is missing or no BCP-47 code.
+            UnknownModel: no way leads there.
+        """
+        check_code("target_language", request.target_language)
+        if request.source_language and not _is_there(request):
+            self._route(request)
 
     async def stream(self, request: TranslationRequest) -> AsyncGenerator[Delta | TextResult, None]:
         """Deltas of the one text as they come, then its result.

@@ -51,7 +51,10 @@ def test_a_stream_is_what_unary_gives_where_nothing_was_tried_again(
     assert isinstance(last, Translation)
     deltas = "".join(event.text for event in events if isinstance(event, Delta))
     assert deltas == last.text
-    assert last.text == client.translate(text, target_language="zh-TW").text
+    unary = client.translate(text, target_language="zh-TW")
+    again = WarningCode.RETRIED in {one.code for one in unary.warnings}
+    assert again or last.text == unary.text
+    assert last.text.count("%d") == unary.text.count("%d") == 1
 
 
 def test_html_comes_back_as_html(client: dragoman.Client) -> None:
@@ -144,11 +147,12 @@ def test_a_bulk_call_takes_no_more_than_it_has_room_for(client: dragoman.Client)
     results = client.translate_bulk(endless(), target_language="zh-TW")
     for _ in range(10):
         next(results)
-    time.sleep(1.0)  # nobody reads: the server stops, and so does what feeds it
-    first = taken
-    time.sleep(1.0)
-    assert taken == first
-    assert first < 5_000
+    # Nobody reads: what lies between us and the server fills up, and then nothing is taken.
+    deadline, first = time.monotonic() + 60, -1
+    while first != taken and time.monotonic() < deadline:
+        first = taken
+        time.sleep(3.0)
+    assert taken == first < 20_000
     results.close()
 
 
@@ -198,7 +202,7 @@ def test_a_text_of_a_hundred_thousand_characters_keeps_its_layout(
 def test_a_pair_without_a_model_goes_through_a_third_language(tmp_path: Path) -> None:
     # The same weights under other names: what comes out is no German, but the way is real.
     second = copy_bundle(
-        tmp_path / "second", name="zh-de", source_language="zh-TW", target_language="de", goldens=[]
+        tmp_path / "second", name="zh-de", source_language="zh-TW", target_language="de"
     )
     flags = ("--bundle", str(second), "--pivot-languages", "ja,zh-TW", "--golden-check", "off")
     with (
