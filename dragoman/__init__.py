@@ -12,6 +12,7 @@
 from importlib import metadata as _metadata
 
 from dragoman.aio import AsyncClient
+from dragoman.bulk import BulkResult
 from dragoman.client import Client
 from dragoman.connection import Tls
 from dragoman.errors import (
@@ -28,7 +29,15 @@ from dragoman.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from dragoman.options import Beam, Decoding, Greedy, Priority, Sampling
+from dragoman.findings import (
+    AppliedTerm,
+    LanguageCandidate,
+    Placeholder,
+    PlaceholderOutcome,
+    SentenceAnalysis,
+    TextAnalysis,
+)
+from dragoman.options import Beam, Decoding, GlossaryTerm, Greedy, Priority, Sampling
 from dragoman.results import (
     Candidate,
     Delta,
@@ -51,8 +60,10 @@ except _metadata.PackageNotFoundError:  # a checkout on the path, not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "AppliedTerm",
     "AsyncClient",
     "Beam",
+    "BulkResult",
     "CancelledError",
     "Candidate",
     "Client",
@@ -62,19 +73,25 @@ __all__ = [
     "DragomanError",
     "FailedPreconditionError",
     "FinishReason",
+    "GlossaryTerm",
     "Greedy",
     "InvalidRequestError",
+    "LanguageCandidate",
     "LoadedModel",
     "ModelInfo",
     "ModelReference",
     "OverloadedError",
+    "Placeholder",
+    "PlaceholderOutcome",
     "Priority",
     "QualityScore",
     "QuotaExceededError",
     "RetryableError",
     "Sampling",
+    "SentenceAnalysis",
     "SentenceTranslation",
     "ServerError",
+    "TextAnalysis",
     "Timing",
     "Tls",
     "TokenScore",

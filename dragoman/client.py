@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Self, overload
 
 import grpc
 
-from dragoman import connection, request, results
+from dragoman import bulk, connection, findings, request, results
+from dragoman.bulk import BulkResult, Feed
 from dragoman.connection import Tls
 from dragoman.errors import DeadlineExceededError, UnavailableError, rpc_errors
+from dragoman.findings import LanguageCandidate, TextAnalysis
 from dragoman.options import Decoding
 from dragoman.results import Delta, LoadedModel, ModelInfo, Translation
 from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
@@ -88,7 +90,7 @@ class Client:
         Args:
             texts: a text of one or many sentences, or many texts.
             target_language: BCP-47, such as ``zh-TW``.
-            source_language: BCP-47.
+            source_language: BCP-47; "" lets the server find out.
             model: its name; None lets the server choose one for the languages.
             decoding: None = greedy.
             timeout_seconds: for the call with all its retries; None = no limit.
@@ -153,6 +155,101 @@ class Client:
         finally:
             call.cancel()
         request.check_stream_end(event)
+
+    def translate_bulk(
+        self,
+        items: Iterable[tuple[str, str]],
+        *,
+        target_language: str,
+        source_language: str = "en",
+        model: str | None = None,
+        decoding: Decoding | None = None,
+        in_order: bool = False,
+    ) -> Generator[BulkResult, None, None]:
+        """Each item's translation, as they are ready or in order, over one call without a timeout.
+
+        Items are taken as the server has room. Who is cut off calls again with those ids that
+        have had no result. Closing the iterator cancels what is left.
+
+        Args:
+            items: (id, text) pairs, any number.
+            target_language: BCP-47.
+            source_language: BCP-47; "" lets the server find out, for each text.
+            model: its name; None lets the server choose.
+            decoding: None = greedy.
+            in_order: whether results come in the order of the items.
+
+        Raises:
+            DragomanError: at once if an option is faulty, else while iterating. An item that
+                cannot be translated raises nothing: its result says why.
+        """
+        options = request.bulk_options(
+            source_language=source_language,
+            target_language=target_language,
+            model=model,
+            decoding=decoding,
+            in_order=in_order,
+        )
+        return self._bulk_results(Feed(options, items))
+
+    def _bulk_results(self, feed: Feed) -> Generator[BulkResult, None, None]:
+        call = self._translation.TranslateBulk(iter(feed), metadata=self._metadata)
+        try:
+            with rpc_errors():
+                for message in call:
+                    yield bulk.result(message)
+        finally:
+            call.cancel()
+        if feed.error is not None:
+            raise feed.error
+
+    def detect_language(
+        self,
+        texts: str | Sequence[str],
+        *,
+        mime_type: str = "",
+        max_candidates: int = 3,
+        timeout_seconds: float | None = 10.0,
+    ) -> list[tuple[LanguageCandidate, ...]]:
+        """What each text may be written in, likeliest first.
+
+        Raises:
+            DragomanError: as :meth:`translate`.
+        """
+        message = request.detect_request(texts, mime_type=mime_type, max_candidates=max_candidates)
+        with rpc_errors():
+            response: translation_pb2.DetectLanguageResponse = self._translation.DetectLanguage(
+                message, timeout=timeout_seconds, metadata=self._metadata
+            )
+        return findings.candidates(response)
+
+    def analyze(
+        self,
+        texts: str | Sequence[str],
+        *,
+        target_language: str,
+        source_language: str = "",
+        model: str | None = None,
+        decoding: Decoding | None = None,
+        timeout_seconds: float | None = 10.0,
+    ) -> list[TextAnalysis]:
+        """What each text is made of and what its translation would cost; nothing is translated.
+
+        Raises:
+            DragomanError: as :meth:`translate`.
+        """
+        message = request.analyze_request(
+            texts,
+            source_language=source_language,
+            target_language=target_language,
+            model=model,
+            decoding=decoding,
+        )
+        with rpc_errors():
+            response: translation_pb2.AnalyzeResponse = self._translation.Analyze(
+                message, timeout=timeout_seconds, metadata=self._metadata
+            )
+        return [findings.analysis(item) for item in response.analyses]
 
     def list_models(self, *, timeout_seconds: float | None = 10.0) -> list[ModelInfo]:
         """The server's models, by name.

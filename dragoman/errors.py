@@ -109,6 +109,12 @@ ERRORS: dict[grpc.StatusCode, type[DragomanError]] = {
 """Every status but OK. RESOURCE_EXHAUSTED with QuotaFailure becomes QuotaExceededError."""
 
 
+def error_of_code(number: int, message: str) -> DragomanError:
+    """Our error of a google.rpc.Code, as the items of a bulk call have it."""
+    kinds = {code.value[0]: kind for code, kind in ERRORS.items()}
+    return kinds.get(number, ServerError)(message)
+
+
 def from_rpc_error(error: grpc.RpcError) -> DragomanError:
     """Our error of gRPC's, of the synchronous or the asynchronous kind."""
     if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -52,6 +53,16 @@ class Priority(StrEnum):
     """Makes way for interactive work; never starved by it."""
 
 
+@dataclass(frozen=True, slots=True)
+class GlossaryTerm:
+    """A term and what it has to become, put in as it is written."""
+
+    source: str
+    """Matched as whole words."""
+    target: str
+    ignore_case: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
     """Options of one call; without any, greedy decoding within the server's limits."""
@@ -74,6 +85,13 @@ class Decoding:
     priority: Priority = Priority.AUTOMATIC
     bypass_cache: bool = False
     """Decode every sentence anew, though the server may remember it."""
+    mime_type: str = ""
+    """``text/html`` for HTML; "" is plain text."""
+    glossary: tuple[GlossaryTerm, ...] = ()
+    do_not_translate: tuple[str, ...] = ()
+    """Words that stay as they are."""
+    protect: bool = True
+    """Keep placeholders, addresses, numbers and the like whole."""
 
 
 def decoding_message(decoding: Decoding) -> translation_pb2.DecodingOptions:
@@ -117,13 +135,34 @@ def decoding_message(decoding: Decoding) -> translation_pb2.DecodingOptions:
     return message
 
 
-def handling_fields(decoding: Decoding | None) -> Mapping[str, object]:
-    """The fields of a request that say how it is handled."""
-    if decoding is None:
-        return {}
+def set_handling(message: Message, decoding: Decoding) -> None:
+    """Set the fields of a request that say how its texts are handled, those that it has.
+
+    Raises:
+        InvalidRequestError: names the first field whose value the wire cannot carry.
+    """
+    known = message.DESCRIPTOR.fields_by_name
     name = f"PRIORITY_{Priority(decoding.priority).name}".replace("AUTOMATIC", "UNSPECIFIED")
-    number = translation_pb2.Priority.Value(name)
-    return {"priority": number, "bypass_cache": decoding.bypass_cache}
+    off = None if decoding.protect else translation_pb2.PROTECTION_OFF
+    handling = {
+        "priority": translation_pb2.Priority.Value(name),
+        "bypass_cache": decoding.bypass_cache,
+    }
+    texts = {"mime_type": decoding.mime_type, "protection": off}
+    set_fields(message, "decoding.", {k: v for k, v in handling.items() if k in known})
+    set_fields(message, "decoding.", {k: v for k, v in texts.items() if k in known})
+    if "glossary" not in known:
+        return
+    asked: Any = message
+    for index, term in enumerate(decoding.glossary):
+        set_fields(asked.glossary.add(), f"glossary[{index}].", {
+            "source": term.source,
+            "target": term.target,
+            "case_matching": translation_pb2.CASE_MATCHING_IGNORE if term.ignore_case else None,
+        })  # fmt: skip
+    for index, word in enumerate(decoding.do_not_translate):
+        check_text(f"do_not_translate[{index}]", word)
+        asked.do_not_translate.append(word)
 
 
 def set_fields(message: Message, path: str, values: Mapping[str, object]) -> None:

@@ -10,8 +10,8 @@ from dragoman.options import (
     Decoding,
     check_text,
     decoding_message,
-    handling_fields,
     set_fields,
+    set_handling,
 )
 from dragoman.results import Delta, Translation
 from dragoman.v1 import models_pb2, translation_pb2
@@ -41,7 +41,7 @@ def translate_request(
     set_fields(request, "", _languages(source_language, target_language, model))
     if decoding is not None:
         request.decoding.CopyFrom(decoding_message(decoding))
-        set_fields(request, "decoding.", handling_fields(decoding))
+        set_handling(request, decoding)
     return request
 
 
@@ -63,7 +63,61 @@ def stream_request(
     set_fields(request, "", _languages(source_language, target_language, model))
     if decoding is not None:
         request.decoding.CopyFrom(decoding_message(decoding))
-        set_fields(request, "decoding.", handling_fields(decoding))
+        set_handling(request, decoding)
+    return request
+
+
+def bulk_options(
+    *,
+    source_language: str,
+    target_language: str,
+    model: str | None,
+    decoding: Decoding | None,
+    in_order: bool,
+) -> translation_pb2.BulkOptions:
+    """The first message of ``translate_bulk``.
+
+    Raises:
+        InvalidRequestError: as :func:`translate_request`.
+    """
+    options = translation_pb2.BulkOptions(in_order=in_order)
+    set_fields(options, "", _languages(source_language, target_language, model))
+    if decoding is not None:
+        options.decoding.CopyFrom(decoding_message(decoding))
+        set_handling(options, decoding)
+    return options
+
+
+def detect_request(
+    texts: str | Sequence[str], *, mime_type: str, max_candidates: int
+) -> translation_pb2.DetectLanguageRequest:
+    """The message of ``detect_language``.
+
+    Raises:
+        InvalidRequestError: as :func:`translate_request`.
+    """
+    request = translation_pb2.DetectLanguageRequest(texts=_listed(texts))
+    set_fields(request, "", {"mime_type": mime_type, "max_candidates": max_candidates})
+    return request
+
+
+def analyze_request(
+    texts: str | Sequence[str],
+    *,
+    source_language: str,
+    target_language: str,
+    model: str | None,
+    decoding: Decoding | None,
+) -> translation_pb2.AnalyzeRequest:
+    """The message of ``analyze``.
+
+    Raises:
+        InvalidRequestError: as :func:`translate_request`.
+    """
+    request = translation_pb2.AnalyzeRequest(texts=_listed(texts))
+    set_fields(request, "", _languages(source_language, target_language, model))
+    if decoding is not None:
+        set_handling(request, decoding)
     return request
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor
 
+from dragoman import findings
+from dragoman.findings import AppliedTerm, LanguageCandidate, Placeholder
 from dragoman.v1 import models_pb2, translation_pb2
 
 _FINISH_PREFIX, _WARNING_PREFIX = "FINISH_REASON_", "WARNING_CODE_"
@@ -41,7 +43,17 @@ class WarningCode(StrEnum):
     DEGENERATE_OUTPUT = "degenerate_output"
     """A sentence came out as no translation should, and so it stayed when tried again."""
     RETRIED = "retried"
-    """A sentence came out as no translation should and was decoded again."""
+    """A sentence came out as no translation should, or without a placeholder, at first."""
+    PLACEHOLDER_LOST = "placeholder_lost"
+    """A placeholder is not in the translation as often as in the source."""
+    PLACEHOLDER_PLACED = "placeholder_placed"
+    """The model left a placeholder out; it was put in by alignment."""
+    TERM_NOT_APPLIED = "term_not_applied"
+    """A term of the glossary is in the text and not in its translation."""
+    LANGUAGE_UNCERTAIN = "language_uncertain"
+    """The language of the text was found with little confidence."""
+    PIVOTED = "pivoted"
+    """No model has this pair: the text went through a third language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,8 @@ class TranslationWarning:
 
     code: WarningCode
     message: str
+    subjects: tuple[str, ...] = ()
+    """The placeholders or terms it is about, as they stand in the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,13 @@ class Translation:
     sentences: tuple[SentenceTranslation, ...]
     """Empty unless scores, attention or candidates were asked for."""
     model: ModelReference
+    detected_language: LanguageCandidate | None = None
+    """Language the text was taken for; None if the call named one."""
+    placeholders: tuple[Placeholder, ...] = ()
+    """What was protected and what became of it."""
+    applied_terms: tuple[AppliedTerm, ...] = ()
+    route: tuple[ModelReference, ...] = ()
+    """The models that translated, in order, if it went through a third language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +226,19 @@ def translation(
         cached_sentences=message.usage.cached_sentences,
         timing=Timing(**_fields(message.timing, Timing)),
         warnings=tuple(
-            TranslationWarning(_warning_code(item.code), item.message) for item in message.warnings
+            TranslationWarning(_warning_code(item.code), item.message, tuple(item.subjects))
+            for item in message.warnings
         ),
         sentences=tuple(_sentence(item) for item in message.sentences),
         model=ModelReference(model.name, model.digest),
+        detected_language=(
+            findings.candidate(message.detected_language)
+            if message.HasField("detected_language")
+            else None
+        ),
+        placeholders=tuple(map(findings.placeholder, message.placeholders)),
+        applied_terms=tuple(map(findings.applied_term, message.applied_terms)),
+        route=tuple(ModelReference(item.name, item.digest) for item in message.route),
     )
 
 

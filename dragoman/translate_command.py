@@ -20,7 +20,7 @@ from dragoman.client import Client
 from dragoman.connection import API_KEY_VARIABLE, DEFAULT_TARGET, TARGET_VARIABLE, Tls
 from dragoman.errors import DragomanError
 from dragoman.lines import GivenTexts, Line, LineError, LineReader, Source
-from dragoman.options import Beam, Decoding, Greedy, Priority, Sampling
+from dragoman.options import Beam, Decoding, GlossaryTerm, Greedy, Priority, Sampling
 from dragoman.results import Delta, ModelInfo, Translation
 
 _TIMEOUT_SECONDS = 60.0
@@ -45,6 +45,7 @@ def translate(arguments: list[str]) -> int:
     if not options.texts and sys.stdin is None:
         parser.error("no texts are given, and standard input is closed")
     tls = tls_of(parser, options)
+    options.terms = _glossary(parser, options.glossary)
     try:
         asyncio.run(_translate(options, tls))
     except (DragomanError, LineError) as error:
@@ -104,7 +105,9 @@ def _translate_parser() -> argparse.ArgumentParser:
         description="Translate texts, or standard input: one line in, one line out, in order.",
     )
     parser.add_argument("texts", nargs="*", help="texts; none = read standard input")
-    parser.add_argument("--from", dest="source", default="en", help="source language (en)")
+    parser.add_argument(
+        "--from", dest="source", default="en", help="source language (en); auto = find out"
+    )
     parser.add_argument("--to", dest="target", required=True, help="target language, as zh-TW")
     parser.add_argument("--model", help="name of the model; default: the server chooses")
     output = parser.add_mutually_exclusive_group()
@@ -124,6 +127,17 @@ def _translate_parser() -> argparse.ArgumentParser:
         help="bulk makes way for interactive work (unspecified: calls of many sentences are bulk)",
     )
     parser.add_argument("--tenant", help="whose work it is; tenants share the server fairly")
+    text = parser.add_argument_group("text")
+    text.add_argument("--html", action="store_true", help="the texts are HTML")
+    text.add_argument(
+        "--glossary", type=Path, metavar="FILE", help="terms, one a line: source, tab, target"
+    )
+    text.add_argument(
+        "--keep", action="append", default=[], metavar="WORD", help="leave this word as it is"
+    )
+    text.add_argument(
+        "--no-protection", action="store_true", help="let placeholders and the like be translated"
+    )
     decoding = parser.add_argument_group("decoding")
     decoding.add_argument("--max-tokens", type=int, help="most target tokens of a sentence")
     decoding.add_argument("--min-tokens", type=int, help="fewest target tokens of a sentence")
@@ -181,6 +195,25 @@ def tls_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Tls 
     return Tls(root_certificates=roots, client_key=key, client_certificates=certificate)
 
 
+def _glossary(parser: argparse.ArgumentParser, path: Path | None) -> tuple[GlossaryTerm, ...]:
+    """The terms of a file; the parser complains of what is none."""
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        parser.error(f"--glossary: {path}: {getattr(error, 'strerror', None) or 'is no UTF-8'}")
+    terms = []
+    for number, line in enumerate(lines, start=1):
+        source, tab, target = line.partition("\t")
+        if not line.strip():
+            continue
+        if not (tab and source.strip() and target.strip()):
+            parser.error(f"--glossary: {path}: line {number} is not: source, tab, target")
+        terms.append(GlossaryTerm(source.strip(), target.strip()))
+    return tuple(terms)
+
+
 def _decoding(options: argparse.Namespace) -> Decoding:
     drawn = {
         "temperature": options.temperature,
@@ -203,6 +236,10 @@ def _decoding(options: argparse.Namespace) -> Decoding:
         target_prefix=options.prefix,
         include_scores=options.scores,
         priority=options.priority,
+        mime_type="text/html" if options.html else "",
+        glossary=options.terms,
+        do_not_translate=tuple(options.keep),
+        protect=not options.no_protection,
     )
 
 
@@ -216,7 +253,7 @@ def _call(options: argparse.Namespace) -> _Call:
     if seconds is None and options.texts:
         seconds = _TIMEOUT_SECONDS
     return _Call(
-        source_language=options.source,
+        source_language="" if options.source == "auto" else options.source,
         target_language=options.target,
         model=options.model,
         decoding=_decoding(options),

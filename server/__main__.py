@@ -58,7 +58,9 @@ async def serve(settings: Settings, started: float) -> None:
     )
     door = Door(
         TranslationService(catalogue, settings),
-        ModelService(catalogue, settings.provider, _admin(registry, settings)),
+        ModelService(
+            catalogue, settings.provider, _admin(registry, settings), settings.pivot_languages
+        ),
         settings,
         metrics,
     )

@@ -152,6 +152,11 @@ class Metrics:
         self.retries = self._counter(
             "retries", "Sentences decoded again because of that, by outcome.", "outcome"
         )
+        self.placeholders = self._counter(
+            "placeholders",
+            "Placeholders and terms in sentences, by what became of them.",
+            "outcome",
+        )
         self.sentence_cache_requests = self._counter(
             "sentence_cache_requests",
             "Sentences answered from memory (hit), by one in flight (join), or decoded (miss).",

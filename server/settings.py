@@ -25,7 +25,13 @@ def _paths(value: object) -> object:
     return [value] if isinstance(value, Path) else value
 
 
+def _names(value: object) -> object:
+    """Names of one string; commas between them."""
+    return [name for name in value.split(",") if name] if isinstance(value, str) else value
+
+
 # pydantic-settings would want JSON in the environment.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths), Field(min_length=1)]
 
 
@@ -58,6 +64,11 @@ class Settings(BaseSettings):
     unload_grace_seconds: Annotated[float, Field(ge=0)] = Field(
         300.0,
         description="time for running requests to finish on a model that is replaced or unloaded",
+    )
+    pivot_languages: Names = Field(
+        ("en",),
+        description="a pair that no model has goes through the first of these that has models for "
+        "both halves; empty = such a pair is refused",
     )
     host: str = Field("127.0.0.1", description="address to listen on, gRPC and metrics")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
@@ -101,6 +112,12 @@ class Settings(BaseSettings):
         4096, description="sentences that may wait for a model; more are refused"
     )
     max_texts: Positive = Field(1024, description="most texts of one request")
+    max_terms: Annotated[int, Field(ge=0)] = Field(
+        1000, description="most terms of one request, do-not-translate ones counted"
+    )
+    bulk_window: Positive = Field(
+        256, description="items of one bulk stream that are worked on at a time"
+    )
     max_text_characters: Positive = Field(100_000, description="most characters of one text")
     max_request_characters: Positive = Field(
         400_000, description="most characters of one request, all texts together"

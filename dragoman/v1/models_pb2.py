@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64ragoman/v1/models.proto\x12\x0b\x64ragoman.v1\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.dragoman.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.dragoman.v1.Model\" \n\x10LoadModelRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"h\n\x11LoadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.dragoman.v1.Model\x12\x1c\n\x0freplaced_digest\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_replaced_digest\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x13UnloadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.dragoman.v1.Model\"\xbc\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x17\n\x0fsource_language\x18\x03 \x01(\t\x12\x17\n\x0ftarget_language\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x17\n\x0fparameter_count\x18\x07 \x01(\x03\x12\x19\n\x11max_source_tokens\x18\x08 \x01(\x05\x12\x19\n\x11max_target_tokens\x18\t \x01(\x05\x12\x0f\n\x07licence\x18\n \x01(\t\x12)\n\x06scores\x18\x0b \x03(\x0b\x32\x19.dragoman.v1.QualityScore\x12\x17\n\x0fproducer_commit\x18\x0c \x01(\t\x12\x1a\n\x12requested_provider\x18\r \x01(\t\"Q\n\x0cQualityScore\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x02\x12\x11\n\tsignature\x18\x04 \x01(\t2\xc4\x02\n\x0cModelService\x12M\n\nListModels\x12\x1e.dragoman.v1.ListModelsRequest\x1a\x1f.dragoman.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.dragoman.v1.GetModelRequest\x1a\x1d.dragoman.v1.GetModelResponse\x12J\n\tLoadModel\x12\x1d.dragoman.v1.LoadModelRequest\x1a\x1e.dragoman.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.dragoman.v1.UnloadModelRequest\x1a .dragoman.v1.UnloadModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64ragoman/v1/models.proto\x12\x0b\x64ragoman.v1\"\x13\n\x11ListModelsRequest\"\\\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.dragoman.v1.Model\x12\"\n\x06routes\x18\x02 \x03(\x0b\x32\x12.dragoman.v1.Route\"I\n\x05Route\x12\x17\n\x0fsource_language\x18\x01 \x01(\t\x12\x17\n\x0ftarget_language\x18\x02 \x01(\t\x12\x0e\n\x06models\x18\x03 \x03(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.dragoman.v1.Model\" \n\x10LoadModelRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"h\n\x11LoadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.dragoman.v1.Model\x12\x1c\n\x0freplaced_digest\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_replaced_digest\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x13UnloadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.dragoman.v1.Model\"\xbc\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x17\n\x0fsource_language\x18\x03 \x01(\t\x12\x17\n\x0ftarget_language\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x17\n\x0fparameter_count\x18\x07 \x01(\x03\x12\x19\n\x11max_source_tokens\x18\x08 \x01(\x05\x12\x19\n\x11max_target_tokens\x18\t \x01(\x05\x12\x0f\n\x07licence\x18\n \x01(\t\x12)\n\x06scores\x18\x0b \x03(\x0b\x32\x19.dragoman.v1.QualityScore\x12\x17\n\x0fproducer_commit\x18\x0c \x01(\t\x12\x1a\n\x12requested_provider\x18\r \x01(\t\"Q\n\x0cQualityScore\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x02\x12\x11\n\tsignature\x18\x04 \x01(\t2\xc4\x02\n\x0cModelService\x12M\n\nListModels\x12\x1e.dragoman.v1.ListModelsRequest\x1a\x1f.dragoman.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.dragoman.v1.GetModelRequest\x1a\x1d.dragoman.v1.GetModelResponse\x12J\n\tLoadModel\x12\x1d.dragoman.v1.LoadModelRequest\x1a\x1e.dragoman.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.dragoman.v1.UnloadModelRequest\x1a .dragoman.v1.UnloadModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +34,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST']._serialized_start=41
   _globals['_LISTMODELSREQUEST']._serialized_end=60
   _globals['_LISTMODELSRESPONSE']._serialized_start=62
-  _globals['_LISTMODELSRESPONSE']._serialized_end=118
-  _globals['_GETMODELREQUEST']._serialized_start=120
-  _globals['_GETMODELREQUEST']._serialized_end=151
-  _globals['_GETMODELRESPONSE']._serialized_start=153
-  _globals['_GETMODELRESPONSE']._serialized_end=206
-  _globals['_LOADMODELREQUEST']._serialized_start=208
-  _globals['_LOADMODELREQUEST']._serialized_end=240
-  _globals['_LOADMODELRESPONSE']._serialized_start=242
-  _globals['_LOADMODELRESPONSE']._serialized_end=346
-  _globals['_UNLOADMODELREQUEST']._serialized_start=348
-  _globals['_UNLOADMODELREQUEST']._serialized_end=382
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=384
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=440
-  _globals['_MODEL']._serialized_start=443
-  _globals['_MODEL']._serialized_end=759
-  _globals['_QUALITYSCORE']._serialized_start=761
-  _globals['_QUALITYSCORE']._serialized_end=842
-  _globals['_MODELSERVICE']._serialized_start=845
-  _globals['_MODELSERVICE']._serialized_end=1169
+  _globals['_LISTMODELSRESPONSE']._serialized_end=154
+  _globals['_ROUTE']._serialized_start=156
+  _globals['_ROUTE']._serialized_end=229
+  _globals['_GETMODELREQUEST']._serialized_start=231
+  _globals['_GETMODELREQUEST']._serialized_end=262
+  _globals['_GETMODELRESPONSE']._serialized_start=264
+  _globals['_GETMODELRESPONSE']._serialized_end=317
+  _globals['_LOADMODELREQUEST']._serialized_start=319
+  _globals['_LOADMODELREQUEST']._serialized_end=351
+  _globals['_LOADMODELRESPONSE']._serialized_start=353
+  _globals['_LOADMODELRESPONSE']._serialized_end=457
+  _globals['_UNLOADMODELREQUEST']._serialized_start=459
+  _globals['_UNLOADMODELREQUEST']._serialized_end=493
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=495
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=551
+  _globals['_MODEL']._serialized_start=554
+  _globals['_MODEL']._serialized_end=870
+  _globals['_QUALITYSCORE']._serialized_start=872
+  _globals['_QUALITYSCORE']._serialized_end=953
+  _globals['_MODELSERVICE']._serialized_start=956
+  _globals['_MODELSERVICE']._serialized_end=1280
 # @@protoc_insertion_point(module_scope)

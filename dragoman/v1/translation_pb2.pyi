@@ -19,6 +19,54 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _CaseMatching:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CaseMatchingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CaseMatching.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CASE_MATCHING_UNSPECIFIED: _CaseMatching.ValueType  # 0
+    """As CASE_MATCHING_EXACT."""
+    CASE_MATCHING_EXACT: _CaseMatching.ValueType  # 1
+    """Only in the very case that the glossary has."""
+    CASE_MATCHING_IGNORE: _CaseMatching.ValueType  # 2
+    """In any case."""
+
+class CaseMatching(_CaseMatching, metaclass=_CaseMatchingEnumTypeWrapper):
+    """How upper and lower case count when a term is looked for."""
+
+CASE_MATCHING_UNSPECIFIED: CaseMatching.ValueType  # 0
+"""As CASE_MATCHING_EXACT."""
+CASE_MATCHING_EXACT: CaseMatching.ValueType  # 1
+"""Only in the very case that the glossary has."""
+CASE_MATCHING_IGNORE: CaseMatching.ValueType  # 2
+"""In any case."""
+Global___CaseMatching: _TypeAlias = CaseMatching  # noqa: Y015
+
+class _Protection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProtectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Protection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROTECTION_UNSPECIFIED: _Protection.ValueType  # 0
+    """As PROTECTION_ON."""
+    PROTECTION_ON: _Protection.ValueType  # 1
+    """Placeholders, addresses, code, numbers and the like are found, kept and verified in the output."""
+    PROTECTION_OFF: _Protection.ValueType  # 2
+    """All text is given to the model as it is."""
+
+class Protection(_Protection, metaclass=_ProtectionEnumTypeWrapper):
+    """Whether what is no language is kept whole."""
+
+PROTECTION_UNSPECIFIED: Protection.ValueType  # 0
+"""As PROTECTION_ON."""
+PROTECTION_ON: Protection.ValueType  # 1
+"""Placeholders, addresses, code, numbers and the like are found, kept and verified in the output."""
+PROTECTION_OFF: Protection.ValueType  # 2
+"""All text is given to the model as it is."""
+Global___Protection: _TypeAlias = Protection  # noqa: Y015
+
 class _Priority:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -42,6 +90,38 @@ PRIORITY_INTERACTIVE: Priority.ValueType  # 1
 PRIORITY_BULK: Priority.ValueType  # 2
 """Makes way for interactive work; never starved by it."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
+class _PlaceholderOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlaceholderOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PlaceholderOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLACEHOLDER_OUTCOME_UNSPECIFIED: _PlaceholderOutcome.ValueType  # 0
+    """Not said."""
+    PLACEHOLDER_OUTCOME_KEPT: _PlaceholderOutcome.ValueType  # 1
+    """The model wrote it, or the stand-in it was given for it, where it belongs."""
+    PLACEHOLDER_OUTCOME_RETRIED: _PlaceholderOutcome.ValueType  # 2
+    """The model wrote it when the sentence was tried again."""
+    PLACEHOLDER_OUTCOME_PLACED: _PlaceholderOutcome.ValueType  # 3
+    """The model left it out; it was put where the sentence looks at it most."""
+    PLACEHOLDER_OUTCOME_LOST: _PlaceholderOutcome.ValueType  # 4
+    """It is not in the translation as often as in the source."""
+
+class PlaceholderOutcome(_PlaceholderOutcome, metaclass=_PlaceholderOutcomeEnumTypeWrapper):
+    """What became of a placeholder."""
+
+PLACEHOLDER_OUTCOME_UNSPECIFIED: PlaceholderOutcome.ValueType  # 0
+"""Not said."""
+PLACEHOLDER_OUTCOME_KEPT: PlaceholderOutcome.ValueType  # 1
+"""The model wrote it, or the stand-in it was given for it, where it belongs."""
+PLACEHOLDER_OUTCOME_RETRIED: PlaceholderOutcome.ValueType  # 2
+"""The model wrote it when the sentence was tried again."""
+PLACEHOLDER_OUTCOME_PLACED: PlaceholderOutcome.ValueType  # 3
+"""The model left it out; it was put where the sentence looks at it most."""
+PLACEHOLDER_OUTCOME_LOST: PlaceholderOutcome.ValueType  # 4
+"""It is not in the translation as often as in the source."""
+Global___PlaceholderOutcome: _TypeAlias = PlaceholderOutcome  # noqa: Y015
 
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -88,7 +168,17 @@ class _WarningCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningCo
     it was tried again.
     """
     WARNING_CODE_RETRIED: _WarningCode.ValueType  # 4
-    """A sentence came out as no translation should and was decoded again with other options."""
+    """A sentence came out as no translation should, or without a placeholder, and was decoded again."""
+    WARNING_CODE_PLACEHOLDER_LOST: _WarningCode.ValueType  # 5
+    """A placeholder is not in the translation as often as in the source."""
+    WARNING_CODE_PLACEHOLDER_PLACED: _WarningCode.ValueType  # 6
+    """The model left a placeholder out; it was put in by alignment and may stand in the wrong place."""
+    WARNING_CODE_TERM_NOT_APPLIED: _WarningCode.ValueType  # 7
+    """A term of the glossary is in the text and not in its translation."""
+    WARNING_CODE_LANGUAGE_UNCERTAIN: _WarningCode.ValueType  # 8
+    """The language of the text was found with little confidence."""
+    WARNING_CODE_PIVOTED: _WarningCode.ValueType  # 9
+    """No model has this pair: the text went through a third language."""
 
 class WarningCode(_WarningCode, metaclass=_WarningCodeEnumTypeWrapper):
     """Kinds of warning."""
@@ -104,7 +194,17 @@ WARNING_CODE_DEGENERATE_OUTPUT: WarningCode.ValueType  # 3
 it was tried again.
 """
 WARNING_CODE_RETRIED: WarningCode.ValueType  # 4
-"""A sentence came out as no translation should and was decoded again with other options."""
+"""A sentence came out as no translation should, or without a placeholder, and was decoded again."""
+WARNING_CODE_PLACEHOLDER_LOST: WarningCode.ValueType  # 5
+"""A placeholder is not in the translation as often as in the source."""
+WARNING_CODE_PLACEHOLDER_PLACED: WarningCode.ValueType  # 6
+"""The model left a placeholder out; it was put in by alignment and may stand in the wrong place."""
+WARNING_CODE_TERM_NOT_APPLIED: WarningCode.ValueType  # 7
+"""A term of the glossary is in the text and not in its translation."""
+WARNING_CODE_LANGUAGE_UNCERTAIN: WarningCode.ValueType  # 8
+"""The language of the text was found with little confidence."""
+WARNING_CODE_PIVOTED: WarningCode.ValueType  # 9
+"""No model has this pair: the text went through a third language."""
 Global___WarningCode: _TypeAlias = WarningCode  # noqa: Y015
 
 @_typing.final
@@ -121,18 +221,23 @@ class TranslateRequest(_message.Message):
     DECODING_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     BYPASS_CACHE_FIELD_NUMBER: _builtins.int
+    GLOSSARY_FIELD_NUMBER: _builtins.int
+    DO_NOT_TRANSLATE_FIELD_NUMBER: _builtins.int
+    PROTECTION_FIELD_NUMBER: _builtins.int
     source_language: _builtins.str
-    """Language of the texts, BCP-47, such as "en"."""
+    """Language of the texts, BCP-47, such as "en"; empty lets the server find out."""
     target_language: _builtins.str
     """Language to translate to, BCP-47, such as "zh-TW"."""
     model: _builtins.str
     """Name of the model; empty lets the server choose one for the language pair."""
     mime_type: _builtins.str
-    """Media type of the texts; empty means "text/plain", the only one that is taken so far."""
+    """Media type of the texts: "text/plain", which empty means too, or "text/html"."""
     priority: Global___Priority.ValueType
     """Whether somebody waits for the answer; unspecified lets the size of the call decide."""
     bypass_cache: _builtins.bool
     """Decode every sentence anew instead of answering repeated ones from the server's memory."""
+    protection: Global___Protection.ValueType
+    """Whether placeholders, addresses, numbers and the like are kept whole; unspecified means so."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts to translate, each of one or many sentences, with whatever white space and line
@@ -142,6 +247,14 @@ class TranslateRequest(_message.Message):
     @_builtins.property
     def decoding(self) -> Global___DecodingOptions:
         """How to decode; absent means greedy with the server's limits."""
+
+    @_builtins.property
+    def glossary(self) -> _containers.RepeatedCompositeFieldContainer[Global___GlossaryTerm]:
+        """Terms and what each has to become."""
+
+    @_builtins.property
+    def do_not_translate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that stay as they are: names, products; matched as whole words, in this very case."""
 
     def __init__(
         self,
@@ -154,10 +267,13 @@ class TranslateRequest(_message.Message):
         decoding: Global___DecodingOptions | None = ...,
         priority: Global___Priority.ValueType = ...,
         bypass_cache: _builtins.bool = ...,
+        glossary: _abc.Iterable[Global___GlossaryTerm] | None = ...,
+        do_not_translate: _abc.Iterable[_builtins.str] | None = ...,
+        protection: Global___Protection.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decoding", b"decoding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_cache", b"bypass_cache", "decoding", b"decoding", "mime_type", b"mime_type", "model", b"model", "priority", b"priority", "source_language", b"source_language", "target_language", b"target_language", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_cache", b"bypass_cache", "decoding", b"decoding", "do_not_translate", b"do_not_translate", "glossary", b"glossary", "mime_type", b"mime_type", "model", b"model", "priority", b"priority", "protection", b"protection", "source_language", b"source_language", "target_language", b"target_language", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -207,23 +323,36 @@ class TranslateStreamRequest(_message.Message):
     DECODING_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     BYPASS_CACHE_FIELD_NUMBER: _builtins.int
+    GLOSSARY_FIELD_NUMBER: _builtins.int
+    DO_NOT_TRANSLATE_FIELD_NUMBER: _builtins.int
+    PROTECTION_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text to translate, of one or many sentences. It must hold something to translate."""
     source_language: _builtins.str
-    """Language of the text, BCP-47, such as "en"."""
+    """Language of the text, BCP-47, such as "en"; empty lets the server find out."""
     target_language: _builtins.str
     """Language to translate to, BCP-47, such as "zh-TW"."""
     model: _builtins.str
     """Name of the model; empty lets the server choose one for the language pair."""
     mime_type: _builtins.str
-    """Media type of the text; empty means "text/plain", the only one that is taken so far."""
+    """Media type of the text: "text/plain", which empty means too, or "text/html"."""
     priority: Global___Priority.ValueType
     """Whether somebody waits for the answer; unspecified lets the size of the call decide."""
     bypass_cache: _builtins.bool
     """Decode every sentence anew instead of answering repeated ones from the server's memory."""
+    protection: Global___Protection.ValueType
+    """Whether placeholders, addresses, numbers and the like are kept whole; unspecified means so."""
     @_builtins.property
     def decoding(self) -> Global___DecodingOptions:
         """How to decode; absent means greedy with the server's limits."""
+
+    @_builtins.property
+    def glossary(self) -> _containers.RepeatedCompositeFieldContainer[Global___GlossaryTerm]:
+        """Terms and what each has to become."""
+
+    @_builtins.property
+    def do_not_translate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that stay as they are: names, products; matched as whole words, in this very case."""
 
     def __init__(
         self,
@@ -236,10 +365,13 @@ class TranslateStreamRequest(_message.Message):
         decoding: Global___DecodingOptions | None = ...,
         priority: Global___Priority.ValueType = ...,
         bypass_cache: _builtins.bool = ...,
+        glossary: _abc.Iterable[Global___GlossaryTerm] | None = ...,
+        do_not_translate: _abc.Iterable[_builtins.str] | None = ...,
+        protection: Global___Protection.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decoding", b"decoding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_cache", b"bypass_cache", "decoding", b"decoding", "mime_type", b"mime_type", "model", b"model", "priority", b"priority", "source_language", b"source_language", "target_language", b"target_language", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_cache", b"bypass_cache", "decoding", b"decoding", "do_not_translate", b"do_not_translate", "glossary", b"glossary", "mime_type", b"mime_type", "model", b"model", "priority", b"priority", "protection", b"protection", "source_language", b"source_language", "target_language", b"target_language", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -332,6 +464,518 @@ class StreamResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamResult: _TypeAlias = StreamResult  # noqa: Y015
+
+@_typing.final
+class GlossaryTerm(_message.Message):
+    """A term and what it has to become. It is not inflected: the target is put in as it is written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    CASE_MATCHING_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """The term in the source language, matched as whole words."""
+    target: _builtins.str
+    """What stands for it in the translation."""
+    case_matching: Global___CaseMatching.ValueType
+    """Whether "Server" in a text is the term "server"; unspecified means that it is not."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        case_matching: Global___CaseMatching.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_matching", b"case_matching", "source", b"source", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GlossaryTerm: _TypeAlias = GlossaryTerm  # noqa: Y015
+
+@_typing.final
+class TranslateBulkRequest(_message.Message):
+    """One message of a caller's bulk stream: the options first, then items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def options(self) -> Global___BulkOptions:
+        """How to translate; the first message, and only that."""
+
+    @_builtins.property
+    def item(self) -> Global___BulkItem:
+        """A text."""
+
+    def __init__(
+        self,
+        *,
+        options: Global___BulkOptions | None = ...,
+        item: Global___BulkItem | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "message", b"message", "options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "message", b"message", "options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["options", "item"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___TranslateBulkRequest: _TypeAlias = TranslateBulkRequest  # noqa: Y015
+
+@_typing.final
+class BulkOptions(_message.Message):
+    """How the items of a bulk stream are translated; the fields are those of TranslateRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MIME_TYPE_FIELD_NUMBER: _builtins.int
+    DECODING_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    BYPASS_CACHE_FIELD_NUMBER: _builtins.int
+    GLOSSARY_FIELD_NUMBER: _builtins.int
+    DO_NOT_TRANSLATE_FIELD_NUMBER: _builtins.int
+    PROTECTION_FIELD_NUMBER: _builtins.int
+    IN_ORDER_FIELD_NUMBER: _builtins.int
+    source_language: _builtins.str
+    """Language of the texts, BCP-47; empty lets the server find out, for each."""
+    target_language: _builtins.str
+    """Language to translate to, BCP-47, such as "zh-TW"."""
+    model: _builtins.str
+    """Name of the model; empty lets the server choose one for the language pair."""
+    mime_type: _builtins.str
+    """Media type of the texts: "text/plain", which empty means too, or "text/html"."""
+    priority: Global___Priority.ValueType
+    """Whether somebody waits for the answers; unspecified means bulk."""
+    bypass_cache: _builtins.bool
+    """Decode every sentence anew instead of answering repeated ones from the server's memory."""
+    protection: Global___Protection.ValueType
+    """Whether placeholders, addresses, numbers and the like are kept whole; unspecified means so."""
+    in_order: _builtins.bool
+    """Whether results come in the order of the items; else as they are ready, which is sooner."""
+    @_builtins.property
+    def decoding(self) -> Global___DecodingOptions:
+        """How to decode; absent means greedy with the server's limits."""
+
+    @_builtins.property
+    def glossary(self) -> _containers.RepeatedCompositeFieldContainer[Global___GlossaryTerm]:
+        """Terms and what each has to become."""
+
+    @_builtins.property
+    def do_not_translate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that stay as they are."""
+
+    def __init__(
+        self,
+        *,
+        source_language: _builtins.str = ...,
+        target_language: _builtins.str = ...,
+        model: _builtins.str = ...,
+        mime_type: _builtins.str = ...,
+        decoding: Global___DecodingOptions | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        bypass_cache: _builtins.bool = ...,
+        glossary: _abc.Iterable[Global___GlossaryTerm] | None = ...,
+        do_not_translate: _abc.Iterable[_builtins.str] | None = ...,
+        protection: Global___Protection.ValueType = ...,
+        in_order: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decoding", b"decoding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_cache", b"bypass_cache", "decoding", b"decoding", "do_not_translate", b"do_not_translate", "glossary", b"glossary", "in_order", b"in_order", "mime_type", b"mime_type", "model", b"model", "priority", b"priority", "protection", b"protection", "source_language", b"source_language", "target_language", b"target_language"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BulkOptions: _TypeAlias = BulkOptions  # noqa: Y015
+
+@_typing.final
+class BulkItem(_message.Message):
+    """A text of a bulk stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The caller's name for it, at most 256 characters; comes back with the result. Two items of a
+    stream may have the same.
+    """
+    text: _builtins.str
+    """The text. One that holds nothing to translate comes back as it is."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BulkItem: _TypeAlias = BulkItem  # noqa: Y015
+
+@_typing.final
+class TranslateBulkResponse(_message.Message):
+    """The result of one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TRANSLATION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The item's id."""
+    @_builtins.property
+    def translation(self) -> Global___Translation:
+        """Its translation."""
+
+    @_builtins.property
+    def error(self) -> Global___BulkError:
+        """Why there is none; sending it again helps only if the code says so."""
+
+    @_builtins.property
+    def model(self) -> Global___ModelReference:
+        """The model that translated; absent with an error."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        translation: Global___Translation | None = ...,
+        error: Global___BulkError | None = ...,
+        model: Global___ModelReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "model", b"model", "outcome", b"outcome", "translation", b"translation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "model", b"model", "outcome", b"outcome", "translation", b"translation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["translation", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___TranslateBulkResponse: _TypeAlias = TranslateBulkResponse  # noqa: Y015
+
+@_typing.final
+class BulkError(_message.Message):
+    """Why an item was not translated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The code that Translate would have ended with for this text, a google.rpc.Code: 3 for
+    INVALID_ARGUMENT.
+    """
+    message: _builtins.str
+    """A sentence for people."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BulkError: _TypeAlias = BulkError  # noqa: Y015
+
+@_typing.final
+class DetectLanguageRequest(_message.Message):
+    """What DetectLanguage is asked to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    MIME_TYPE_FIELD_NUMBER: _builtins.int
+    MAX_CANDIDATES_FIELD_NUMBER: _builtins.int
+    mime_type: _builtins.str
+    """Media type of the texts: "text/plain", which empty means too, or "text/html"."""
+    max_candidates: _builtins.int
+    """Most candidates to give for each text; 0 means 3."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts; at least one, at most the server's limit."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        mime_type: _builtins.str = ...,
+        max_candidates: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_candidates", b"max_candidates", "mime_type", b"mime_type", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetectLanguageRequest: _TypeAlias = DetectLanguageRequest  # noqa: Y015
+
+@_typing.final
+class DetectLanguageResponse(_message.Message):
+    """What DetectLanguage answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DETECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def detections(self) -> _containers.RepeatedCompositeFieldContainer[Global___LanguageDetection]:
+        """One a text, in the order of the texts."""
+
+    def __init__(
+        self,
+        *,
+        detections: _abc.Iterable[Global___LanguageDetection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetectLanguageResponse: _TypeAlias = DetectLanguageResponse  # noqa: Y015
+
+@_typing.final
+class LanguageDetection(_message.Message):
+    """What one text may be written in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___LanguageCandidate]:
+        """The likeliest first; none if the text holds no letters."""
+
+    def __init__(
+        self,
+        *,
+        candidates: _abc.Iterable[Global___LanguageCandidate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LanguageDetection: _TypeAlias = LanguageDetection  # noqa: Y015
+
+@_typing.final
+class LanguageCandidate(_message.Message):
+    """A language that a text may be written in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    language: _builtins.str
+    """BCP-47; Chinese is told apart by its characters: "zh-TW" for traditional, "zh-CN" for
+    simplified ones.
+    """
+    confidence: _builtins.float
+    """How sure that is, 0 to 1; the candidates of a text sum to 1 at most."""
+    def __init__(
+        self,
+        *,
+        language: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "language", b"language"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LanguageCandidate: _TypeAlias = LanguageCandidate  # noqa: Y015
+
+@_typing.final
+class AnalyzeRequest(_message.Message):
+    """What Analyze is asked about; the fields are those of TranslateRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MIME_TYPE_FIELD_NUMBER: _builtins.int
+    GLOSSARY_FIELD_NUMBER: _builtins.int
+    DO_NOT_TRANSLATE_FIELD_NUMBER: _builtins.int
+    PROTECTION_FIELD_NUMBER: _builtins.int
+    source_language: _builtins.str
+    """Language of the texts, BCP-47; empty lets the server find out."""
+    target_language: _builtins.str
+    """Language they would be translated to, BCP-47."""
+    model: _builtins.str
+    """Name of the model; empty lets the server choose one for the language pair."""
+    mime_type: _builtins.str
+    """Media type of the texts: "text/plain", which empty means too, or "text/html"."""
+    protection: Global___Protection.ValueType
+    """Whether placeholders, addresses, numbers and the like would be kept whole."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts; at least one, at most the server's limit."""
+
+    @_builtins.property
+    def glossary(self) -> _containers.RepeatedCompositeFieldContainer[Global___GlossaryTerm]:
+        """Terms and what each would have to become."""
+
+    @_builtins.property
+    def do_not_translate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that would stay as they are."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        source_language: _builtins.str = ...,
+        target_language: _builtins.str = ...,
+        model: _builtins.str = ...,
+        mime_type: _builtins.str = ...,
+        glossary: _abc.Iterable[Global___GlossaryTerm] | None = ...,
+        do_not_translate: _abc.Iterable[_builtins.str] | None = ...,
+        protection: Global___Protection.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["do_not_translate", b"do_not_translate", "glossary", b"glossary", "mime_type", b"mime_type", "model", b"model", "protection", b"protection", "source_language", b"source_language", "target_language", b"target_language", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnalyzeRequest: _TypeAlias = AnalyzeRequest  # noqa: Y015
+
+@_typing.final
+class AnalyzeResponse(_message.Message):
+    """What Analyze answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANALYSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def analyses(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextAnalysis]:
+        """One a text, in the order of the texts."""
+
+    def __init__(
+        self,
+        *,
+        analyses: _abc.Iterable[Global___TextAnalysis] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyses", b"analyses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnalyzeResponse: _TypeAlias = AnalyzeResponse  # noqa: Y015
+
+@_typing.final
+class TextAnalysis(_message.Message):
+    """What one text is made of and what its translation would cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    LANGUAGE_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    CHARACTERS_FIELD_NUMBER: _builtins.int
+    SENTENCES_FIELD_NUMBER: _builtins.int
+    PLACEHOLDERS_FIELD_NUMBER: _builtins.int
+    SOURCE_TOKENS_FIELD_NUMBER: _builtins.int
+    PREDICTED_COST_TOKENS_FIELD_NUMBER: _builtins.int
+    PREDICTED_TIME_NS_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    source_language: _builtins.str
+    """Its language, as asked or as found, BCP-47."""
+    language_confidence: _builtins.float
+    """How sure that is, 0 to 1; 1 if the request named it."""
+    characters: _builtins.int
+    """Its characters, in Unicode code points."""
+    source_tokens: _builtins.int
+    """Tokens that the encoder would read."""
+    predicted_cost_tokens: _builtins.int
+    """Tokens that all work of it would take, read and written, about: what the server's line and its
+    deadlines reckon with.
+    """
+    predicted_time_ns: _builtins.int
+    """Time until it would be done if it came now, about; absent while the server has not learned it."""
+    @_builtins.property
+    def sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SentenceAnalysis]:
+        """Its sentences, in order; what is not in one is layout and would be kept."""
+
+    @_builtins.property
+    def placeholders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Placeholder]:
+        """What would be protected and which terms would be applied, in order."""
+
+    @_builtins.property
+    def route(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelReference]:
+        """The models that would translate it, in order; more than one if it went through a third
+        language.
+        """
+
+    def __init__(
+        self,
+        *,
+        source_language: _builtins.str = ...,
+        language_confidence: _builtins.float = ...,
+        characters: _builtins.int = ...,
+        sentences: _abc.Iterable[Global___SentenceAnalysis] | None = ...,
+        placeholders: _abc.Iterable[Global___Placeholder] | None = ...,
+        source_tokens: _builtins.int = ...,
+        predicted_cost_tokens: _builtins.int = ...,
+        predicted_time_ns: _builtins.int | None = ...,
+        route: _abc.Iterable[Global___ModelReference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_time_ns", b"_predicted_time_ns", "predicted_time_ns", b"predicted_time_ns"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_time_ns", b"_predicted_time_ns", "characters", b"characters", "language_confidence", b"language_confidence", "placeholders", b"placeholders", "predicted_cost_tokens", b"predicted_cost_tokens", "predicted_time_ns", b"predicted_time_ns", "route", b"route", "sentences", b"sentences", "source_language", b"source_language", "source_tokens", b"source_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__predicted_time_ns: _TypeAlias = _typing.Literal["predicted_time_ns"]  # noqa: Y015
+    _WhichOneofArgType__predicted_time_ns: _TypeAlias = _typing.Literal["_predicted_time_ns", b"_predicted_time_ns"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_time_ns) -> _WhichOneofReturnType__predicted_time_ns | None: ...
+
+Global___TextAnalysis: _TypeAlias = TextAnalysis  # noqa: Y015
+
+@_typing.final
+class SentenceAnalysis(_message.Message):
+    """One sentence of a text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_START_FIELD_NUMBER: _builtins.int
+    SOURCE_END_FIELD_NUMBER: _builtins.int
+    SOURCE_TOKENS_FIELD_NUMBER: _builtins.int
+    source_start: _builtins.int
+    """Where it starts in the text, counted in Unicode code points."""
+    source_end: _builtins.int
+    """Where it ends: the code point after its last."""
+    source_tokens: _builtins.int
+    """Tokens that the encoder would read for it."""
+    def __init__(
+        self,
+        *,
+        source_start: _builtins.int = ...,
+        source_end: _builtins.int = ...,
+        source_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source_end", b"source_end", "source_start", b"source_start", "source_tokens", b"source_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SentenceAnalysis: _TypeAlias = SentenceAnalysis  # noqa: Y015
 
 @_typing.final
 class DecodingOptions(_message.Message):
@@ -545,6 +1189,10 @@ class Translation(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     SENTENCES_FIELD_NUMBER: _builtins.int
+    DETECTED_LANGUAGE_FIELD_NUMBER: _builtins.int
+    PLACEHOLDERS_FIELD_NUMBER: _builtins.int
+    APPLIED_TERMS_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The translated text, with the line breaks and indentation of the source."""
     finish_reason: Global___FinishReason.ValueType
@@ -567,6 +1215,22 @@ class Translation(_message.Message):
     def sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SentenceTranslation]:
         """Each sentence with its scores; filled only if DecodingOptions.include_scores asks for it."""
 
+    @_builtins.property
+    def detected_language(self) -> Global___LanguageCandidate:
+        """Language the text was taken for; absent if the request named one."""
+
+    @_builtins.property
+    def placeholders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Placeholder]:
+        """What was protected and what became of it, in the order of the source."""
+
+    @_builtins.property
+    def applied_terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedTerm]:
+        """Terms of the glossary that the text holds, and how often each was applied."""
+
+    @_builtins.property
+    def route(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelReference]:
+        """The models that translated, in order, if it went through a third language."""
+
     def __init__(
         self,
         *,
@@ -576,14 +1240,86 @@ class Translation(_message.Message):
         timing: Global___Timing | None = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
         sentences: _abc.Iterable[Global___SentenceTranslation] | None = ...,
+        detected_language: Global___LanguageCandidate | None = ...,
+        placeholders: _abc.Iterable[Global___Placeholder] | None = ...,
+        applied_terms: _abc.Iterable[Global___AppliedTerm] | None = ...,
+        route: _abc.Iterable[Global___ModelReference] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detected_language", b"detected_language", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "sentences", b"sentences", "text", b"text", "timing", b"timing", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_terms", b"applied_terms", "detected_language", b"detected_language", "finish_reason", b"finish_reason", "placeholders", b"placeholders", "route", b"route", "sentences", b"sentences", "text", b"text", "timing", b"timing", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Translation: _TypeAlias = Translation  # noqa: Y015
+
+@_typing.final
+class Placeholder(_message.Message):
+    """A stretch of a text that is no language, or a term, and what became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SOURCE_START_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The stretch as it stands in the source."""
+    kind: _builtins.str
+    """What kind it is, such as "url", "printf" or "term"; docs/TEXT.md has the table."""
+    source_start: _builtins.int
+    """Where it starts in the text, counted in Unicode code points."""
+    outcome: Global___PlaceholderOutcome.ValueType
+    """What became of it; unspecified where nothing was translated."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        source_start: _builtins.int = ...,
+        outcome: Global___PlaceholderOutcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "outcome", b"outcome", "source_start", b"source_start", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placeholder: _TypeAlias = Placeholder  # noqa: Y015
+
+@_typing.final
+class AppliedTerm(_message.Message):
+    """A term of the glossary and how often it was applied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    FOUND_COUNT_FIELD_NUMBER: _builtins.int
+    APPLIED_COUNT_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """The term, as the glossary has it."""
+    target: _builtins.str
+    """What it became."""
+    found_count: _builtins.int
+    """How often the text holds it."""
+    applied_count: _builtins.int
+    """How often the translation has the target for it."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        found_count: _builtins.int = ...,
+        applied_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_count", b"applied_count", "found_count", b"found_count", "source", b"source", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppliedTerm: _TypeAlias = AppliedTerm  # noqa: Y015
 
 @_typing.final
 class TokenUsage(_message.Message):
@@ -671,19 +1407,25 @@ class Warning(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
     code: Global___WarningCode.ValueType
     """What kind of warning."""
     message: _builtins.str
     """A sentence for people."""
+    @_builtins.property
+    def subjects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The placeholders or terms it is about, as they stand in the source."""
+
     def __init__(
         self,
         *,
         code: Global___WarningCode.ValueType = ...,
         message: _builtins.str = ...,
+        subjects: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "subjects", b"subjects"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

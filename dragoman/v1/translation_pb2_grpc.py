@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class TranslationServiceStub:
-    """Translates plain text. Every RPC honours the caller's deadline and cancellation: work of a
-    caller who left is dropped at the next decoding step.
+    """Translates text, plain or HTML. Every RPC honours the caller's deadline and cancellation: work
+    of a caller who left is dropped at the next decoding step.
     """
 
     def __init__(self, channel):
@@ -46,11 +46,26 @@ class TranslationServiceStub:
                 request_serializer=dragoman_dot_v1_dot_translation__pb2.TranslateStreamRequest.SerializeToString,
                 response_deserializer=dragoman_dot_v1_dot_translation__pb2.TranslateStreamResponse.FromString,
                 _registered_method=True)
+        self.TranslateBulk = channel.stream_stream(
+                '/dragoman.v1.TranslationService/TranslateBulk',
+                request_serializer=dragoman_dot_v1_dot_translation__pb2.TranslateBulkRequest.SerializeToString,
+                response_deserializer=dragoman_dot_v1_dot_translation__pb2.TranslateBulkResponse.FromString,
+                _registered_method=True)
+        self.DetectLanguage = channel.unary_unary(
+                '/dragoman.v1.TranslationService/DetectLanguage',
+                request_serializer=dragoman_dot_v1_dot_translation__pb2.DetectLanguageRequest.SerializeToString,
+                response_deserializer=dragoman_dot_v1_dot_translation__pb2.DetectLanguageResponse.FromString,
+                _registered_method=True)
+        self.Analyze = channel.unary_unary(
+                '/dragoman.v1.TranslationService/Analyze',
+                request_serializer=dragoman_dot_v1_dot_translation__pb2.AnalyzeRequest.SerializeToString,
+                response_deserializer=dragoman_dot_v1_dot_translation__pb2.AnalyzeResponse.FromString,
+                _registered_method=True)
 
 
 class TranslationServiceServicer:
-    """Translates plain text. Every RPC honours the caller's deadline and cancellation: work of a
-    caller who left is dropped at the next decoding step.
+    """Translates text, plain or HTML. Every RPC honours the caller's deadline and cancellation: work
+    of a caller who left is dropped at the next decoding step.
     """
 
     def Translate(self, request, context):
@@ -69,6 +84,32 @@ class TranslationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TranslateBulk(self, request_iterator, context):
+        """Translates any number of texts over one call, each named by the caller. The first message says
+        how, every later one brings an item; results come as they are ready, or in the order of the
+        items. The server reads no further than it has room: a caller that sends faster is held by
+        flow control, and a caller that does not read holds nobody else. An item that cannot be
+        translated is answered with an error of its own; the stream goes on. Who was cut off sends
+        those ids again that have had no answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DetectLanguage(self, request, context):
+        """Tells which language texts are written in, without translating them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Analyze(self, request, context):
+        """Tells what a translation would be made of and cost; nothing is translated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TranslationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +123,21 @@ def add_TranslationServiceServicer_to_server(servicer, server):
                     request_deserializer=dragoman_dot_v1_dot_translation__pb2.TranslateStreamRequest.FromString,
                     response_serializer=dragoman_dot_v1_dot_translation__pb2.TranslateStreamResponse.SerializeToString,
             ),
+            'TranslateBulk': grpc.stream_stream_rpc_method_handler(
+                    servicer.TranslateBulk,
+                    request_deserializer=dragoman_dot_v1_dot_translation__pb2.TranslateBulkRequest.FromString,
+                    response_serializer=dragoman_dot_v1_dot_translation__pb2.TranslateBulkResponse.SerializeToString,
+            ),
+            'DetectLanguage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetectLanguage,
+                    request_deserializer=dragoman_dot_v1_dot_translation__pb2.DetectLanguageRequest.FromString,
+                    response_serializer=dragoman_dot_v1_dot_translation__pb2.DetectLanguageResponse.SerializeToString,
+            ),
+            'Analyze': grpc.unary_unary_rpc_method_handler(
+                    servicer.Analyze,
+                    request_deserializer=dragoman_dot_v1_dot_translation__pb2.AnalyzeRequest.FromString,
+                    response_serializer=dragoman_dot_v1_dot_translation__pb2.AnalyzeResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'dragoman.v1.TranslationService', rpc_method_handlers)
@@ -91,8 +147,8 @@ def add_TranslationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TranslationService:
-    """Translates plain text. Every RPC honours the caller's deadline and cancellation: work of a
-    caller who left is dropped at the next decoding step.
+    """Translates text, plain or HTML. Every RPC honours the caller's deadline and cancellation: work
+    of a caller who left is dropped at the next decoding step.
     """
 
     @staticmethod
@@ -139,6 +195,87 @@ class TranslationService:
             '/dragoman.v1.TranslationService/TranslateStream',
             dragoman_dot_v1_dot_translation__pb2.TranslateStreamRequest.SerializeToString,
             dragoman_dot_v1_dot_translation__pb2.TranslateStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TranslateBulk(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/dragoman.v1.TranslationService/TranslateBulk',
+            dragoman_dot_v1_dot_translation__pb2.TranslateBulkRequest.SerializeToString,
+            dragoman_dot_v1_dot_translation__pb2.TranslateBulkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetectLanguage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dragoman.v1.TranslationService/DetectLanguage',
+            dragoman_dot_v1_dot_translation__pb2.DetectLanguageRequest.SerializeToString,
+            dragoman_dot_v1_dot_translation__pb2.DetectLanguageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Analyze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dragoman.v1.TranslationService/Analyze',
+            dragoman_dot_v1_dot_translation__pb2.AnalyzeRequest.SerializeToString,
+            dragoman_dot_v1_dot_translation__pb2.AnalyzeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TranslationServiceStub:
-    """Translates plain text. Every RPC honours the caller's deadline and cancellation: work of a
-    caller who left is dropped at the next decoding step.
+    """Translates text, plain or HTML. Every RPC honours the caller's deadline and cancellation: work
+    of a caller who left is dropped at the next decoding step.
     """
 
     @_typing.overload
@@ -42,11 +42,23 @@ class TranslationServiceStub:
     joined are exactly the text that Translate returns, but where that tried a sentence again
     (WARNING_CODE_RETRIED): what a stream has sent is final.
     """
+    TranslateBulk: _grpc.StreamStreamMultiCallable[_translation_pb2.TranslateBulkRequest, _translation_pb2.TranslateBulkResponse]
+    """Translates any number of texts over one call, each named by the caller. The first message says
+    how, every later one brings an item; results come as they are ready, or in the order of the
+    items. The server reads no further than it has room: a caller that sends faster is held by
+    flow control, and a caller that does not read holds nobody else. An item that cannot be
+    translated is answered with an error of its own; the stream goes on. Who was cut off sends
+    those ids again that have had no answer.
+    """
+    DetectLanguage: _grpc.UnaryUnaryMultiCallable[_translation_pb2.DetectLanguageRequest, _translation_pb2.DetectLanguageResponse]
+    """Tells which language texts are written in, without translating them."""
+    Analyze: _grpc.UnaryUnaryMultiCallable[_translation_pb2.AnalyzeRequest, _translation_pb2.AnalyzeResponse]
+    """Tells what a translation would be made of and cost; nothing is translated."""
 
 @_typing.type_check_only
 class TranslationServiceAsyncStub(TranslationServiceStub):
-    """Translates plain text. Every RPC honours the caller's deadline and cancellation: work of a
-    caller who left is dropped at the next decoding step.
+    """Translates text, plain or HTML. Every RPC honours the caller's deadline and cancellation: work
+    of a caller who left is dropped at the next decoding step.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -57,10 +69,22 @@ class TranslationServiceAsyncStub(TranslationServiceStub):
     joined are exactly the text that Translate returns, but where that tried a sentence again
     (WARNING_CODE_RETRIED): what a stream has sent is final.
     """
+    TranslateBulk: _aio.StreamStreamMultiCallable[_translation_pb2.TranslateBulkRequest, _translation_pb2.TranslateBulkResponse]  # type: ignore[assignment]
+    """Translates any number of texts over one call, each named by the caller. The first message says
+    how, every later one brings an item; results come as they are ready, or in the order of the
+    items. The server reads no further than it has room: a caller that sends faster is held by
+    flow control, and a caller that does not read holds nobody else. An item that cannot be
+    translated is answered with an error of its own; the stream goes on. Who was cut off sends
+    those ids again that have had no answer.
+    """
+    DetectLanguage: _aio.UnaryUnaryMultiCallable[_translation_pb2.DetectLanguageRequest, _translation_pb2.DetectLanguageResponse]  # type: ignore[assignment]
+    """Tells which language texts are written in, without translating them."""
+    Analyze: _aio.UnaryUnaryMultiCallable[_translation_pb2.AnalyzeRequest, _translation_pb2.AnalyzeResponse]  # type: ignore[assignment]
+    """Tells what a translation would be made of and cost; nothing is translated."""
 
 class TranslationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Translates plain text. Every RPC honours the caller's deadline and cancellation: work of a
-    caller who left is dropped at the next decoding step.
+    """Translates text, plain or HTML. Every RPC honours the caller's deadline and cancellation: work
+    of a caller who left is dropped at the next decoding step.
     """
 
     @_abc_1.abstractmethod
@@ -81,5 +105,35 @@ class TranslationServiceServicer(metaclass=_abc_1.ABCMeta):
         joined are exactly the text that Translate returns, but where that tried a sentence again
         (WARNING_CODE_RETRIED): what a stream has sent is final.
         """
+
+    @_abc_1.abstractmethod
+    def TranslateBulk(
+        self,
+        request_iterator: _MaybeAsyncIterator[_translation_pb2.TranslateBulkRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_translation_pb2.TranslateBulkResponse], _abc.AsyncIterator[_translation_pb2.TranslateBulkResponse]]:
+        """Translates any number of texts over one call, each named by the caller. The first message says
+        how, every later one brings an item; results come as they are ready, or in the order of the
+        items. The server reads no further than it has room: a caller that sends faster is held by
+        flow control, and a caller that does not read holds nobody else. An item that cannot be
+        translated is answered with an error of its own; the stream goes on. Who was cut off sends
+        those ids again that have had no answer.
+        """
+
+    @_abc_1.abstractmethod
+    def DetectLanguage(
+        self,
+        request: _translation_pb2.DetectLanguageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_translation_pb2.DetectLanguageResponse, _abc.Awaitable[_translation_pb2.DetectLanguageResponse]]:
+        """Tells which language texts are written in, without translating them."""
+
+    @_abc_1.abstractmethod
+    def Analyze(
+        self,
+        request: _translation_pb2.AnalyzeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_translation_pb2.AnalyzeResponse, _abc.Awaitable[_translation_pb2.AnalyzeResponse]]:
+        """Tells what a translation would be made of and cost; nothing is translated."""
 
 def add_TranslationServiceServicer_to_server(servicer: TranslationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

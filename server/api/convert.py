@@ -6,15 +6,18 @@ import dataclasses
 import math
 from typing import Protocol
 
+from google.rpc import code_pb2
+
 from dragoman.v1 import models_pb2, translation_pb2
+from server.api import text_messages
+from server.api.status import status_of
 from server.bundle import Bundle
 from server.engine.provider import NAMES
 from server.engine.request import DecodingParameters, FinishReason
-from server.errors import InvalidRequest
+from server.errors import DragomanError, InvalidRequest
 from server.settings import Settings
+from server.text.bulk import Done
 from server.text.request import SentenceResult, TextResult, TranslationRequest, WarningKind
-
-PLAIN_TEXT = "text/plain"
 
 _DEFAULT_BEAMS = 4
 _BULK: dict[int, bool] = {
@@ -31,13 +34,17 @@ _WARNINGS = {
     WarningKind.SENTENCE_SPLIT: translation_pb2.WARNING_CODE_SENTENCE_SPLIT,
     WarningKind.DEGENERATE_OUTPUT: translation_pb2.WARNING_CODE_DEGENERATE_OUTPUT,
     WarningKind.RETRIED: translation_pb2.WARNING_CODE_RETRIED,
+    WarningKind.PLACEHOLDER_LOST: translation_pb2.WARNING_CODE_PLACEHOLDER_LOST,
+    WarningKind.PLACEHOLDER_PLACED: translation_pb2.WARNING_CODE_PLACEHOLDER_PLACED,
+    WarningKind.TERM_NOT_APPLIED: translation_pb2.WARNING_CODE_TERM_NOT_APPLIED,
+    WarningKind.LANGUAGE_UNCERTAIN: translation_pb2.WARNING_CODE_LANGUAGE_UNCERTAIN,
+    WarningKind.PIVOTED: translation_pb2.WARNING_CODE_PIVOTED,
 }
 
 
-class _Asked(Protocol):
-    """What both requests have."""
+class _Asked(text_messages.Asked, Protocol):
+    """What all requests to translate have."""
 
-    mime_type: str
     bypass_cache: bool
 
     @property
@@ -68,9 +75,8 @@ def translation_request(
     Raises:
         InvalidRequest: names the first field that is not acceptable.
     """
-    if message.mime_type not in {"", PLAIN_TEXT}:
-        raise InvalidRequest("mime_type", f"only {PLAIN_TEXT} is taken")
-    _check_texts(texts, field_names, settings)
+    asked = text_messages.text_options(message, settings)
+    check_texts(texts, field_names, settings)
     options = message.decoding
     maximum, minimum = _token_limits(options, settings)
     return TranslationRequest(
@@ -87,10 +93,16 @@ def translation_request(
         bulk=_BULK.get(message.priority),
         tenant=caller.tenant,
         bypass_cache=message.bypass_cache,
+        **asked,
     )
 
 
-def _check_texts(texts: list[str], names: list[str], settings: Settings) -> None:
+def check_texts(texts: list[str], names: list[str], settings: Settings) -> None:
+    """Nothing, if texts are within the limits.
+
+    Raises:
+        InvalidRequest: names the first that is not, or all.
+    """
     if not texts:
         raise InvalidRequest("texts", "holds no text")
     if len(texts) > settings.max_texts:
@@ -227,10 +239,24 @@ def translation_message(result: TextResult) -> translation_pb2.Translation:
             mean_batch_occupancy_ratio=result.mean_batch_occupancy_ratio,
         ),
         warnings=[
-            translation_pb2.Warning(code=_WARNINGS[warning.kind], message=warning.message)
+            translation_pb2.Warning(
+                code=_WARNINGS[warning.kind], message=warning.message, subjects=warning.subjects
+            )
             for warning in result.warnings
         ],
         sentences=[_sentence_message(sentence) for sentence in result.sentences],
+        detected_language=text_messages.candidate_message(result.detected),
+        placeholders=[text_messages.placeholder_message(one) for one in result.placeholders],
+        applied_terms=[
+            translation_pb2.AppliedTerm(
+                source=term.source,
+                target=term.target,
+                found_count=term.found,
+                applied_count=term.applied,
+            )
+            for term in result.applied_terms
+        ],
+        route=text_messages.route_message(result.route) if len(result.route) > 1 else [],
     )
 
 
@@ -257,9 +283,30 @@ def _sentence_message(sentence: SentenceResult) -> translation_pb2.SentenceTrans
     )
 
 
-def model_reference(bundle: Bundle) -> translation_pb2.ModelReference:
-    """Which weights answered."""
-    return translation_pb2.ModelReference(name=bundle.manifest.name, digest=bundle.digest)
+def model_reference(result: TextResult) -> translation_pb2.ModelReference | None:
+    """Which weights wrote a text; None if it was in the target language."""
+    if not result.route:
+        return None
+    last = result.route[-1]
+    return translation_pb2.ModelReference(name=last.name, digest=last.digest)
+
+
+def bulk_message(done: Done) -> translation_pb2.TranslateBulkResponse:
+    """The wire's result of an item."""
+    message = translation_pb2.TranslateBulkResponse(id=done.item.id)
+    outcome = done.outcome
+    if isinstance(outcome, DragomanError):
+        message.error.code = code_pb2.Code.Value(status_of(outcome).name)
+        message.error.message = str(outcome)
+    elif outcome is None:
+        message.translation.text = done.item.text
+        message.translation.finish_reason = translation_pb2.FINISH_REASON_EOS
+    else:
+        message.translation.CopyFrom(translation_message(outcome))
+        model = model_reference(outcome)
+        if model is not None:
+            message.model.CopyFrom(model)
+    return message
 
 
 def model_message(bundle: Bundle, requested: str) -> models_pb2.Model:

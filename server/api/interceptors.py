@@ -54,6 +54,11 @@ class Observer(grpc.aio.ServerInterceptor):
         if handler is None or not path.startswith(_OURS):
             return handler
         method = path.rsplit("/", 1)[-1]
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._duplex(method, handler.stream_stream, handler.request_deserializer),
+                response_serializer=handler.response_serializer,
+            )
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(method, handler.unary_stream, handler.request_deserializer),
@@ -86,6 +91,25 @@ class Observer(grpc.aio.ServerInterceptor):
             watch = _Watch(self, method, context)
             try:
                 async for response in behaviour(_parse(read, message), watch.enter()):
+                    yield response
+            except BaseException as error:
+                await watch.fail(error)
+                raise
+            watch.close(grpc.StatusCode.OK)
+
+        return call
+
+    def _duplex(
+        self,
+        method: str,
+        behaviour: Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]],
+        read: Reader,
+    ) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[Any]]:
+        async def call(messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+            watch = _Watch(self, method, context)
+            parsed = (_parse(read, message) async for message in messages)
+            try:
+                async for response in behaviour(parsed, watch.enter()):
                     yield response
             except BaseException as error:
                 await watch.fail(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -19,7 +20,11 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     """What the server holds, and changes of it."""
 
     def __init__(
-        self, catalogue: Catalogue, requested: str, registry: ModelRegistry | None = None
+        self,
+        catalogue: Catalogue,
+        requested: str,
+        registry: ModelRegistry | None = None,
+        pivots: Sequence[str] = (),
     ) -> None:
         """Set the models.
 
@@ -27,7 +32,9 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
             catalogue: the models.
             requested: the setting that says where they should run.
             registry: changes them; None = callers may not.
+            pivots: languages by way of which pairs without a model go.
         """
+        self._pivots = tuple(pivots)
         self._catalogue = catalogue
         self._requested = requested
         self._registry = registry
@@ -38,7 +45,15 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         """All models, by name."""
         del request, context
         models = [convert.model_message(p.bundle, self._requested) for p in self._catalogue]
-        return models_pb2.ListModelsResponse(models=models)
+        routes = [
+            models_pb2.Route(
+                source_language=route[0].bundle.manifest.source_language,
+                target_language=route[-1].bundle.manifest.target_language,
+                models=[pipeline.ref.name for pipeline in route],
+            )
+            for route in self._catalogue.pivoted(self._pivots)
+        ]
+        return models_pb2.ListModelsResponse(models=models, routes=routes)
 
     async def GetModel(  # noqa: N802  the wire's name
         self, request: models_pb2.GetModelRequest, context: Context

@@ -147,6 +147,14 @@ class AsyncEngine:
         if self._admission.late_behind(ahead + cost, deadline, time.monotonic(), bulk=flow.bulk):
             self._refuse_as_late(ahead)
 
+    def seconds(self, sequences: list[Sequence]) -> float | None:
+        """How long these would take if they came now, about; None while nothing is known."""
+        if not sequences:
+            return 0.0
+        with self._condition:
+            ahead = self._cost_ahead(sequences[0].flow)
+        return self._admission.seconds(sequences, ahead) or None
+
     async def drain(self, grace_seconds: float) -> None:
         """Take nothing new, let what runs finish, then end what is left; threads stop.
 

@@ -189,10 +189,14 @@ class Sequence:
         """Its first row while it runs."""
         return self.slots[0] if self.slots else None
 
-    def anew(self, parameters: DecodingParameters | None = None) -> Sequence:
-        """The same question, not yet asked; with other parameters if they are given."""
+    def anew(
+        self,
+        parameters: DecodingParameters | None = None,
+        source_ids: NDArray[np.int64] | None = None,
+    ) -> Sequence:
+        """The same question, not yet asked; with other parameters or words if they are given."""
         return Sequence(
-            source_ids=self.source_ids,
+            source_ids=self.source_ids if source_ids is None else source_ids,
             max_tokens=self.max_tokens,
             arrived=self.arrived,
             parameters=parameters or self.parameters,

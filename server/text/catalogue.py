@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 
@@ -66,8 +67,8 @@ class Catalogue:
             NotReady: the first models are still being loaded.
             UnknownModel: no model has that name, or none that pair.
         """
-        _check("source_language", source_language)
-        _check("target_language", target_language)
+        check_code("source_language", source_language)
+        check_code("target_language", target_language)
         self._check_ready()
         candidates = [self.named(name)] if name else list(self._pipelines.values())
         distances = [_distances(source_language, target_language, each) for each in candidates]
@@ -81,10 +82,53 @@ class Catalogue:
         msg = f"no model translates {source_language} -> {target_language}; there is {pairs}"
         raise UnknownModel(msg)
 
+    def route(
+        self, source_language: str, target_language: str, name: str, pivots: Sequence[str] = ()
+    ) -> tuple[TranslationPipeline, ...]:
+        """The pipelines for a pair: one, or two by way of the first language that has both.
+
+        Raises:
+            InvalidRequest: a code is missing or no BCP-47 code.
+            NotReady: the first models are still being loaded.
+            UnknownModel: no model has that name, or no way leads there.
+        """
+        try:
+            return (self.find(source_language, target_language, name),)
+        except UnknownModel:
+            if name:
+                raise
+            for pivot in pivots:
+                with contextlib.suppress(UnknownModel):
+                    first = self.find(source_language, pivot, "")
+                    return first, self.find(
+                        first.bundle.manifest.target_language, target_language, ""
+                    )
+            raise
+
+    def pivoted(self, pivots: Sequence[str]) -> list[tuple[TranslationPipeline, ...]]:
+        """Every pair that goes through a third language, by way of its models."""
+        routes = []
+        sources = {each.bundle.manifest.source_language for each in self}
+        targets = {each.bundle.manifest.target_language for each in self}
+        for source in sorted(sources):
+            for target in sorted(targets):
+                if _distance(target, source) <= _MAX_DISTANCE:
+                    continue
+                with contextlib.suppress(UnknownModel):
+                    route = self.route(source, target, "", pivots)
+                    if len(route) > 1:
+                        routes.append(route)
+        return routes
+
     def _check_ready(self) -> None:
         if not self._pipelines:
             msg = "the server is still loading its models"
             raise NotReady(msg, retry_after_seconds=1.0)
+
+
+def same_language(one: str, other: str) -> bool:
+    """Whether two codes are one written language: ``en-US`` and ``en``, not zh-CN and zh-TW."""
+    return _is_code(one) and _is_code(other) and _distance(one, other) <= _MAX_DISTANCE
 
 
 def _distances(source: str, target: str, pipeline: TranslationPipeline) -> tuple[int, int]:
@@ -92,7 +136,12 @@ def _distances(source: str, target: str, pipeline: TranslationPipeline) -> tuple
     return _distance(source, manifest.source_language), _distance(target, manifest.target_language)
 
 
-def _check(field: str, code: str) -> None:
+def check_code(field: str, code: str) -> None:
+    """Nothing, if a field's value is a code of a language.
+
+    Raises:
+        InvalidRequest: it is missing or no BCP-47 code.
+    """
     if not code:
         raise InvalidRequest(field, "is missing")
     if len(code) > _LONGEST_CODE or not _is_code(code):

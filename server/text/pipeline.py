@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import time
-from collections.abc import AsyncGenerator, Iterable
-
-import numpy as np
+from collections.abc import AsyncGenerator
 
 from server.bundle import SOURCE_TOKENIZER, TARGET_TOKENIZER, Bundle
-from server.engine.request import FinishReason, Flow, Sequence, default_max_tokens
-from server.errors import (
-    DeadlineExceeded,
-    InvalidRequest,
-    ModelFailure,
-    RequestCancelled,
-    ShuttingDown,
-)
+from server.engine.request import FinishReason, Flow, Sequence
+from server.errors import DeadlineExceeded, ModelFailure, RequestCancelled, ShuttingDown
 from server.metrics import Metrics
-from server.text import segmenter
 from server.text.degeneration import scripts_differ
-from server.text.emitter import Emitter, Prepared
+from server.text.emitter import Emitter
+from server.text.explanation import Explainer
+from server.text.keeping import Keeping
 from server.text.pace import Pace, Turns
+from server.text.prepared import Prepared
+from server.text.preparer import Preparer
 from server.text.pressure import Pressure
-from server.text.request import (
-    Candidate,
-    Delta,
-    SentenceResult,
-    TextResult,
-    TextWarning,
-    TokenScore,
-    TranslationRequest,
-    WarningKind,
-)
+from server.text.renderer import Renderer
+from server.text.request import Delta, ModelRef, TextResult, TranslationRequest
 from server.text.second_look import SecondLook
-from server.text.segmenter import Span
 from server.text.single_flight import Runner
 from server.text.tokenizer import Tokenizer
 
@@ -73,19 +57,37 @@ class TranslationPipeline:
         """
         self.bundle = bundle
         self._engine = engine
-        self._slots = slots
-        self._source = Tokenizer(bundle.read(SOURCE_TOKENIZER), SOURCE_TOKENIZER)
+        manifest = bundle.manifest
+        source = Tokenizer(bundle.read(SOURCE_TOKENIZER), SOURCE_TOKENIZER)
         self._target = Tokenizer(bundle.read(TARGET_TOKENIZER), TARGET_TOKENIZER)
-        self._shape = bundle.manifest.shape
-        self._eos_id = bundle.manifest.tokens.eos
         self._guard = guard
         self._interactive_sentences = interactive_sentences
-        languages = bundle.manifest.source_language, bundle.manifest.target_language
+        self._renderer = Renderer(source, self._target)
+        self._preparer = Preparer(manifest, source, self._target, guard=guard)
+        metrics = metrics or Metrics()
         self._second_look = SecondLook(
             engine,
             self._target,
-            metrics or Metrics(),
-            other_script=scripts_differ(*languages),
+            metrics,
+            other_script=scripts_differ(manifest.source_language, manifest.target_language),
+        )
+        self._keeping = Keeping(
+            engine,
+            source,
+            self._renderer,
+            metrics,
+            eos_id=manifest.tokens.eos,
+            max_source_tokens=manifest.shape.max_source_tokens,
+        )
+        self.ref = ModelRef(manifest.name, bundle.digest)
+        self._explainer = Explainer(
+            self.ref,
+            source,
+            self._target,
+            self._renderer,
+            slots,
+            manifest.tokens.eos,
+            manifest.target_language,
         )
         self._cost_per_character = 0.0
         self._pressure = Pressure()
@@ -161,7 +163,7 @@ class TranslationPipeline:
         self, request: TranslationRequest, characters: int, *, streamed: bool
     ) -> AsyncGenerator[Delta | TextResult, None]:
         await self._turns.take()
-        texts = await self._prepared(request, streamed=streamed)
+        texts = await self.prepare(request, streamed=streamed)
         sequences = [sequence for text in texts for sequence in text.sequences]
         cost = sum(sequence.cost for sequence in sequences) / characters
         self._cost_per_character += _LEARNING * (cost - self._cost_per_character)
@@ -170,13 +172,11 @@ class TranslationPipeline:
             bulk = len(sequences) > self._interactive_sentences
         for sequence in sequences:
             sequence.bulk = bulk
-        emitter = Emitter(self._target, texts[0], self._target_language) if streamed else None
-        if sequences:
-            async with contextlib.aclosing(self._engine.generate(sequences)) as progress:
-                async for _ in progress:
-                    _raise_fault(sequences)
-                    for delta in emitter.advance() if emitter else []:
-                        yield delta
+        emitter = self._emitter(texts[0]) if streamed else None
+        async with contextlib.aclosing(self._decode(sequences)) as progress:
+            async for _ in progress:
+                for delta in emitter.advance() if emitter else []:
+                    yield delta
         for delta in emitter.finish() if emitter else []:
             yield delta
         await self._turns.take()
@@ -187,135 +187,48 @@ class TranslationPipeline:
         if self._guard:
             limited = request.max_tokens is not None or request.decoding.min_tokens > 0
             await self._second_look.look(texts, limited=limited, streamed=streamed)
+        await self._keeping.keep(texts, streamed=streamed)
         for text in texts:
-            yield self._result(text, request)
+            yield self._explainer.result(text, request)
             await pace.pause()
 
-    @property
-    def _target_language(self) -> str:
-        return self.bundle.manifest.target_language
+    async def _decode(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
+        """Run those that have not ended already; yields whenever one has, or has grown.
 
-    async def _prepared(self, request: TranslationRequest, *, streamed: bool) -> list[Prepared]:
-        """The texts, split and tokenised; with a short request nobody else gets a turn."""
+        Raises:
+            DragomanError: one did not end well.
+        """
+        asked = [sequence for sequence in sequences if sequence.finish_reason is None]
+        if not asked:
+            return
+        async with contextlib.aclosing(self._engine.generate(asked)) as progress:
+            async for _ in progress:
+                _raise_fault(asked)
+                yield
+
+    def _emitter(self, text: Prepared) -> Emitter:
+        return Emitter(self._target, self._renderer, text, self.bundle.manifest.target_language)
+
+    def seconds(self, sequences: list[Sequence]) -> float | None:
+        """How long these would take if they came now, about; None while nothing is known."""
+        return self._engine.seconds(sequences)
+
+    async def prepare(
+        self, request: TranslationRequest, *, streamed: bool = False
+    ) -> list[Prepared]:
+        """The texts, split and tokenised; with a short request nobody else gets a turn.
+
+        Raises:
+            InvalidRequest: there is nothing to translate, or an option does not fit.
+        """
         if sum(map(len, request.texts)) <= _INLINE_CHARACTERS:
-            return self._prepare(request, streamed=streamed)
+            return self._preparer.prepare(request, streamed=streamed)
         self._preparing += 1
         try:
-            return await asyncio.to_thread(self._prepare, request, streamed=streamed)
+            return await asyncio.to_thread(self._preparer.prepare, request, streamed=streamed)
         finally:
             self._preparing -= 1
             self._settled.set()
-
-    def _prepare(self, request: TranslationRequest, *, streamed: bool) -> list[Prepared]:
-        prefix = request.target_prefix
-        prefix_ids = tuple(self._target.encode(prefix)) if prefix else ()
-        if len(prefix_ids) >= self._shape.max_target_tokens:
-            description = f"longer than {self._shape.max_target_tokens - 1} target tokens"
-            raise InvalidRequest("decoding.target_prefix", description)
-        for text, name in zip(request.texts, request.field_names, strict=True):
-            if not text.strip():
-                raise InvalidRequest(name, "holds nothing to translate")
-        return [self._split(text, request, prefix_ids, streamed=streamed) for text in request.texts]
-
-    def _split(
-        self, text: str, request: TranslationRequest, prefix: tuple[int, ...], *, streamed: bool
-    ) -> Prepared:
-        """The sentences of a text with their ids; those too long for the model in parts."""
-        spans: list[Span] = []
-        sequences: list[Sequence] = []
-        split = False
-        pending = segmenter.segment(text, self.bundle.manifest.source_language)[::-1]
-        while pending:
-            span = pending.pop()
-            ids = self._source.encode(span.of(text))
-            if len(ids) >= self._shape.max_source_tokens:
-                pending += segmenter.cut(text, span)[::-1]
-                split = True
-                continue
-            # The prefix belongs to the text: only its first sentence begins with it.
-            forced = prefix if not sequences else ()
-            spans.append(span)
-            sequences.append(
-                self._sequence(ids, request, forced, index=len(sequences), streamed=streamed)
-            )
-        return Prepared(text, spans, sequences, split)
-
-    def _sequence(
-        self,
-        ids: list[int],
-        request: TranslationRequest,
-        prefix: tuple[int, ...],
-        *,
-        index: int,
-        streamed: bool,
-    ) -> Sequence:
-        seed = None if request.seed is None else (request.seed, index)
-        asked = request.max_tokens
-        limit = (default_max_tokens(len(ids)) if asked is None else asked) + len(prefix)
-        parameters = request.decoding
-        if prefix or seed is not None:  # else all sentences have one object, which costs less
-            parameters = dataclasses.replace(parameters, prefix_ids=prefix, seed=seed)
-        return Sequence(
-            source_ids=np.array([*ids, self._eos_id], np.int64),
-            max_tokens=min(limit, self._shape.max_target_tokens),
-            arrived=request.arrived,
-            deadline=request.deadline,
-            streamed=streamed,
-            tenant=request.tenant,
-            guarded=self._guard,
-            bypass_cache=request.bypass_cache,
-            parameters=parameters,
-        )
-
-    def _result(self, text: Prepared, request: TranslationRequest) -> TextResult:
-        sequences, translations = text.sequences, text.translations
-        reasons = [_reason(sequence) for sequence in sequences]
-        unfinished = [reason for reason in reasons if reason is not FinishReason.EOS]
-        detailed = request.scores or request.candidates or request.decoding.attention
-        steps = sum(sequence.steps for sequence in sequences)
-        rows = sum(sequence.batch_rows_sum for sequence in sequences) / max(1, steps)
-        return TextResult(
-            text=segmenter.rejoin(text.text, text.spans, translations, self._target_language),
-            finish_reason=unfinished[0] if unfinished else FinishReason.EOS,
-            source_tokens=sum(sequence.source_length - 1 for sequence in sequences),
-            target_tokens=sum(len(sequence.target_ids) for sequence in sequences),
-            cached_sentences=sum(sequence.cached for sequence in sequences),
-            queue_time_ns=_longest((s.arrived, s.admitted) for s in sequences),
-            encode_time_ns=max((int(s.encode_seconds * 1e9) for s in sequences), default=0),
-            decode_time_ns=_longest((_decode_start(s), s.finished) for s in sequences),
-            total_time_ns=int((time.monotonic() - request.arrived) * 1e9),
-            decode_steps=steps,
-            mean_batch_rows=rows,
-            mean_batch_occupancy_ratio=rows / self._slots,
-            warnings=_warnings(text, reasons.count(FinishReason.LENGTH)),
-            sentences=self._sentences(text, translations, reasons, request) if detailed else [],
-        )
-
-    def _sentences(
-        self,
-        text: Prepared,
-        translations: list[str],
-        reasons: list[FinishReason],
-        request: TranslationRequest,
-    ) -> list[SentenceResult]:
-        results = []
-        rows = zip(text.spans, text.sequences, translations, reasons, strict=True)
-        for span, sequence, translation, reason in rows:
-            ids = [*sequence.target_ids, self._eos_id]
-            scored = zip(ids, sequence.token_log_probs, strict=False)
-            tokens = [TokenScore(self._target.piece(token), value) for token, value in scored]
-            candidates = [
-                Candidate(self._target.decode(one.ids), one.log_prob, one.score)
-                for one in sequence.hypotheses[: request.candidates]
-            ]
-            pieces = []
-            if request.decoding.attention:
-                pieces = [self._source.piece(token) for token in sequence.source_ids.tolist()]
-            attention = [row.tolist() for row in sequence.attention]
-            results.append(
-                SentenceResult(span, translation, reason, tokens, candidates, pieces, attention)
-            )
-        return results
 
 
 def _raise_fault(sequences: list[Sequence]) -> None:
@@ -334,37 +247,3 @@ def _raise_fault(sequences: list[Sequence]) -> None:
             case FinishReason.SHUTDOWN:
                 msg = "the model was shut down before the translation was done"
                 raise ShuttingDown(msg, retry_after_seconds=1.0)
-
-
-def _reason(sequence: Sequence) -> FinishReason:
-    assert sequence.finish_reason is not None
-    return sequence.finish_reason
-
-
-def _decode_start(sequence: Sequence) -> float | None:
-    """When its first decoding step could start: after it was admitted and encoded."""
-    return None if sequence.admitted is None else sequence.admitted + sequence.encode_seconds
-
-
-def _longest(intervals: Iterable[tuple[float | None, float | None]]) -> int:
-    """The longest of (start, end) seconds, in nanoseconds; 0 for none."""
-    lengths = [end - start for start, end in intervals if start is not None and end is not None]
-    return int(max(lengths, default=0.0) * 1e9)
-
-
-def _warnings(text: Prepared, unfinished: int) -> list[TextWarning]:
-    warnings = []
-    if unfinished:
-        message = f"{unfinished} of {len(text.sequences)} sentences reached the limit of tokens"
-        warnings.append(TextWarning(WarningKind.OUTPUT_TRUNCATED, message))
-    if text.retried:
-        message = f"{text.retried} sentences came out degenerate at first and were decoded again"
-        warnings.append(TextWarning(WarningKind.RETRIED, message))
-    if text.degenerate:
-        kinds = ", ".join(sorted({kind.value for kind in text.degenerate}))
-        message = f"{len(text.degenerate)} sentences came out degenerate ({kinds})"
-        warnings.append(TextWarning(WarningKind.DEGENERATE_OUTPUT, message))
-    if text.split:
-        message = "a sentence longer than the model takes was translated in parts"
-        warnings.append(TextWarning(WarningKind.SENTENCE_SPLIT, message))
-    return warnings

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from server.engine.request import GREEDY, DecodingParameters, FinishReason
+from server.text.language import Guess
+from server.text.protect import Term
 from server.text.segmenter import Span
+
+
+class MediaType(Enum):
+    """What a text is written in."""
+
+    PLAIN = "text/plain"
+    HTML = "text/html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +27,16 @@ class TranslationRequest:
     """What the wire calls each text, for errors: ``texts[3]``."""
     arrived: float
     """Monotonic seconds."""
+    source_language: str = ""
+    """BCP-47; "" = find out."""
+    target_language: str = ""
+    model: str = ""
+    """Its name; "" = any for the pair."""
+    media_type: MediaType = MediaType.PLAIN
+    terms: tuple[Term, ...] = ()
+    """A glossary; do-not-translate terms have themselves as target."""
+    protect: bool = False
+    """Keep placeholders, addresses, numbers and the like whole."""
     deadline: float | None = None
     decoding: DecodingParameters = GREEDY
     seed: int | None = None
@@ -40,6 +59,53 @@ class WarningKind(Enum):
     RETRIED = "retried"
     OUTPUT_TRUNCATED = "output_truncated"
     SENTENCE_SPLIT = "sentence_split"
+    PLACEHOLDER_LOST = "placeholder_lost"
+    PLACEHOLDER_PLACED = "placeholder_placed"
+    TERM_NOT_APPLIED = "term_not_applied"
+    LANGUAGE_UNCERTAIN = "language_uncertain"
+    PIVOTED = "pivoted"
+
+
+class Outcome(Enum):
+    """What became of a placeholder."""
+
+    NONE = "none"
+    """Nothing was translated."""
+    KEPT = "kept"
+    RETRIED = "retried"
+    """Kept when the sentence was decoded once more."""
+    PLACED = "placed"
+    """The model left it out; it was put in by alignment."""
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Placeholder:
+    """A stretch that was protected, or a term, and what became of it."""
+
+    text: str
+    kind: str
+    start: int
+    """In the text, in code points."""
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedTerm:
+    """A term of the glossary that a text holds."""
+
+    source: str
+    target: str
+    found: int
+    applied: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which weights."""
+
+    name: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +114,8 @@ class TextWarning:
 
     kind: WarningKind
     message: str
+    subjects: tuple[str, ...] = ()
+    """Placeholders or terms that it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +177,35 @@ class TextResult:
     mean_batch_occupancy_ratio: float
     warnings: list[TextWarning] = field(default_factory=list)
     sentences: list[SentenceResult] = field(default_factory=list)
+    placeholders: list[Placeholder] = field(default_factory=list)
+    applied_terms: list[AppliedTerm] = field(default_factory=list)
+    detected: Guess | None = None
+    """The language that was found, if none was named."""
+    route: tuple[ModelRef, ...] = ()
+    """The models that translated, in order; none if the text was in the target language."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceAnalysis:
+    """A sentence of a text, and the tokens that it has."""
+
+    span: Span
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextAnalysis:
+    """What a text is made of and what its translation would cost."""
+
+    language: Guess
+    characters: int
+    sentences: list[SentenceAnalysis]
+    placeholders: list[Placeholder]
+    source_tokens: int
+    cost_tokens: int
+    seconds: float | None
+    """Until it would be done; None = not known yet."""
+    route: tuple[ModelRef, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from server.engine.request import Sequence
 from server.errors import Overloaded, ShuttingDown
 from server.metrics import Metrics
 from server.text.degeneration import Degeneration, add_cost, again, cut_loop, degeneration
-from server.text.emitter import Prepared
 from server.text.pace import Pace
+from server.text.prepared import Prepared
 from server.text.sentence_cache import KEPT
 from server.text.single_flight import Runner
 from server.text.tokenizer import Tokenizer
@@ -110,7 +110,7 @@ class SecondLook:
     ) -> Degeneration | None:
         return degeneration(
             sequence,
-            text.spans[index].of(text.text),
+            text.source(index),
             translation,
             other_script=self._other_script,
             limited=limited,

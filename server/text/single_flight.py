@@ -26,6 +26,9 @@ class Runner(Protocol):
     def refuse_if_late(self, deadline: float | None, flow: Flow, cost: int) -> None:
         """Raise Overloaded if new work of about this cost would be late."""
 
+    def seconds(self, sequences: list[Sequence]) -> float | None:
+        """How long they would take if they came now, about; None while nothing is known."""
+
     def generate(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
         """Run them; yields whenever one has ended or a streamed one has grown."""
 
@@ -101,6 +104,10 @@ class SingleFlight:
     def refuse_if_late(self, deadline: float | None, flow: Flow, cost: int) -> None:
         """As the engine's."""
         self._engine.refuse_if_late(deadline, flow, cost)
+
+    def seconds(self, sequences: list[Sequence]) -> float | None:
+        """As the engine's: what would be known by then cannot be said."""
+        return self._engine.seconds(sequences)
 
     async def generate(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
         """As the engine's, but a sentence that is known, or in flight, is not run again.

@@ -42,6 +42,23 @@ class Tokenizer:
         ids: list[int] = self._processor.encode(text)
         return ids
 
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text each of its ids stands, in code points, without begin and end."""
+        places, start = [], 0
+        for piece in self._processor.encode(text, return_type="proto").pieces:
+            end = start + len(piece.surface)
+            places.append((start, end))
+            start = end
+        return places
+
+    def starts(self, ids: list[int]) -> list[int]:
+        """[T + 1] where in their text each of the ids begins, and where the last one ends.
+
+        A character of many ids is its last one's.
+        """
+        starts = [len(self.decode_stable(ids[:count])) for count in range(len(ids))]
+        return [*starts, len(self.decode(ids))]
+
     def decode(self, ids: list[int]) -> str:
         """The text of ids.
 

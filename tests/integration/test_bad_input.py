@@ -14,6 +14,7 @@ from running import RunningServer
 
 from dragoman.v1 import translation_pb2, translation_pb2_grpc
 
+Term = translation_pb2.GlossaryTerm
 Options = translation_pb2.DecodingOptions
 Sampling = translation_pb2.SamplingDecoding
 
@@ -44,10 +45,14 @@ FAULTS = [
     ("too long a text", ask("word " * 30_000), "texts[0]"),
     ("too many characters", ask(*["word " * 15_000] * 6), "texts"),
     ("5,000 texts", ask(*["Hello."] * 5_000), "texts"),
-    ("no source language", ask("Hi.", source_language=""), "source_language"),
+    ("no target language", ask("Hi.", target_language=""), "target_language"),
     ("no language code", ask("Hi.", target_language="not a code!"), "target_language"),
     ("endless language code", ask("Hi.", target_language="z" * 9_000), "target_language"),
-    ("markup", ask("Hi.", mime_type="text/html"), "mime_type"),
+    ("another markup", ask("Hi.", mime_type="text/markdown"), "mime_type"),
+    ("no language in it", ask("12345", source_language="", target_language="xx-YY"), "texts[0]"),
+    ("an empty term", ask("Hi.", glossary=[Term(source="a", target=" ")]), "glossary[0].target"),
+    ("an empty word", ask("Hi.", do_not_translate=[""]), "do_not_translate[0]"),
+    ("5,000 terms", ask("Hi.", do_not_translate=["word"] * 5_000), "glossary"),
     ("zero tokens", ask("Hi.", decoding=Options(max_output_tokens=0)), "max_output_tokens"),
     ("negative", ask("Hi.", decoding=Options(max_output_tokens=-5)), "max_output_tokens"),
     ("absurd", ask("Hi.", decoding=Options(max_output_tokens=2**31 - 1)), "max_output_tokens"),

@@ -176,7 +176,7 @@ def test_reflection_lists_the_services_and_describes_them(server: RunningServer)
         } <= set(database.get_services())  # fmt: skip
         file = database.FindFileContainingSymbol("dragoman.v1.TranslationService")
         assert {method.name for method in file.service[0].method} == {
-            "Translate", "TranslateStream",
+            "Translate", "TranslateStream", "TranslateBulk", "DetectLanguage", "Analyze",
         }  # fmt: skip
 
 

@@ -57,6 +57,15 @@ class Echo(translation_pb2_grpc.TranslationServiceServicer, models_pb2_grpc.Mode
         results = [translation_pb2.Translation(text=text) for text in texts]
         return translation_pb2.TranslateResponse(translations=results, model=MODEL)
 
+    def TranslateBulk(self, request_iterator: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+        raise NotImplementedError
+
+    def DetectLanguage(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
+    def Analyze(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
     def TranslateStream(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         context.add_callback(self.ended.set)
         self._enter(context)

@@ -21,6 +21,15 @@ class Capitals(translation_pb2_grpc.TranslationServiceServicer):
         results = [translation_pb2.Translation(text=text.upper()) for text in request.texts]
         return translation_pb2.TranslateResponse(translations=results)
 
+    def TranslateBulk(self, request_iterator: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+        raise NotImplementedError
+
+    def DetectLanguage(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
+    def Analyze(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
     def TranslateStream(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         raise NotImplementedError
 

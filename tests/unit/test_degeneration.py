@@ -19,7 +19,7 @@ from server.text.degeneration import (
     degeneration,
     scripts_differ,
 )
-from server.text.emitter import Prepared
+from server.text.prepared import Prepared
 from server.text.second_look import SecondLook
 from server.text.segmenter import Span
 

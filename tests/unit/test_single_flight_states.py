@@ -37,6 +37,9 @@ class ByHand:
     def refuse_if_late(self, deadline: float | None, flow: Flow, cost: int) -> None:
         """It never does."""
 
+    def seconds(self, sequences: list[Sequence]) -> float | None:
+        """It does not know."""
+
     async def generate(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
         self.groups.append(sequences)
         try:
