@@ -33,6 +33,7 @@ KNOWN = {
     "models": ("list the models of a server, load and unload them", None),
     "serve": ("serve a bundle over gRPC", "serve"),
     "translate-corpus": ("translate a file of any size, going on where it was stopped", "serve"),
+    "key": ("make a key that callers show, with its quotas", "serve"),
     "inspect": ("check a bundle and show what it is", "serve"),
     "train": ("train a model from an experiment file", "train"),
     "schedule": ("plot the warm-up schedule of the learning rate", "train"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import signal
 import sys
@@ -11,6 +12,7 @@ import time
 import uvloop
 from prometheus_client import start_http_server
 
+from server.access.gate import Gate
 from server.api.door import Door
 from server.api.models import ModelService
 from server.api.translation import TranslationService
@@ -52,6 +54,7 @@ async def serve(settings: Settings, started: float) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = Metrics()
+    gate = Gate(settings.key_file)
     catalogue = Catalogue()
     registry = ModelRegistry(
         catalogue, settings, metrics, lambda serving: door.set_serving(serving=serving)
@@ -61,7 +64,9 @@ async def serve(settings: Settings, started: float) -> None:
         ModelService(catalogue, settings.provider, _admin(registry, settings)),
         settings,
         metrics,
+        gate,
     )
+    loop.add_signal_handler(signal.SIGHUP, gate.reload)
     metrics_port = _serve_metrics(settings, metrics)
     await door.start()
     try:
@@ -75,9 +80,10 @@ async def serve(settings: Settings, started: float) -> None:
         ", ".join(pipeline.bundle.manifest.name for pipeline in catalogue),
         settings.host,
         door.port,
-        settings.host,
+        _metrics_host(settings),
         metrics_port,
     )
+    _warn_if_open(settings)
     await stop.wait()
     await drain(door, registry, settings)
 
@@ -107,14 +113,45 @@ def _admin(registry: ModelRegistry, settings: Settings) -> ModelRegistry | None:
 
 def _serve_metrics(settings: Settings, metrics: Metrics) -> int:
     """Serve /metrics on its own port; returns the port."""
+    host = _metrics_host(settings)
     try:
-        server, _ = start_http_server(
-            settings.metrics_port, addr=settings.host, registry=metrics.registry
-        )
+        server, _ = start_http_server(settings.metrics_port, addr=host, registry=metrics.registry)
     except OSError as error:
-        msg = f"cannot listen on {settings.host}:{settings.metrics_port} ({error.strerror})"
+        msg = f"cannot listen on {host}:{settings.metrics_port} ({error.strerror})"
         raise PortTaken(msg) from error
     return int(server.server_port)
+
+
+def _metrics_host(settings: Settings) -> str:
+    return settings.metrics_host or settings.host
+
+
+def _warn_if_open(settings: Settings) -> None:
+    """Say what whoever reaches the port may do, where others than this machine can."""
+    if _is_loopback(settings.host):
+        return
+    if settings.key_file is None and settings.tls_client_ca is None:
+        logger.warning(
+            "%s: whoever reaches this port may translate%s; --key-file or --tls-client-ca asks "
+            "who they are",
+            settings.host,
+            " and change models" if settings.model_admin else "",
+        )
+    if settings.tls_certificate is None:
+        logger.warning(
+            "%s: texts%s cross the network in the clear; --tls-certificate and --tls-key encrypt",
+            settings.host,
+            "" if settings.key_file is None else " and keys",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
+from server.access.gate import Gate
 from server.api.interceptors import Observer
 from server.api.models import ModelService
+from server.api.tls import server_credentials
 from server.api.translation import TranslationService
 from server.errors import PortTaken
 from server.metrics import Metrics
@@ -31,15 +33,32 @@ class Door:
         models: ModelService,
         settings: Settings,
         metrics: Metrics,
+        gate: Gate | None = None,
     ) -> None:
         """Register the services and take the port.
 
+        Args:
+            translation: translates.
+            models: tells of models.
+            settings: addresses, limits, TLS files.
+            metrics: where requests are counted.
+            gate: lets callers in; None = everybody.
+
         Raises:
             PortTaken: the port cannot be had.
+            SettingsFault: a TLS file cannot be used.
         """
+        credentials = server_credentials(settings)
         self._metrics = metrics
         self._server = grpc.aio.server(
-            interceptors=[Observer(metrics, settings.max_concurrent_requests)],
+            interceptors=[
+                Observer(
+                    metrics,
+                    settings.max_concurrent_requests,
+                    gate or Gate(None),
+                    open_reflection=settings.open_reflection,
+                )
+            ],
             options=channel_options(settings),
         )
         translation_pb2_grpc.add_TranslationServiceServicer_to_server(translation, self._server)
@@ -53,7 +72,11 @@ class Door:
         self._names = ("", *names)
         address = f"{settings.host}:{settings.port}"
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = (
+                self._server.add_insecure_port(address)
+                if credentials is None
+                else self._server.add_secure_port(address, credentials)
+            )
         except RuntimeError as error:
             msg = f"cannot listen on {address}: is the port taken?"
             raise PortTaken(msg) from error

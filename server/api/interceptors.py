@@ -14,8 +14,19 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from server.access.gate import ANYBODY, Gate, Visit, credential_of, current_visit
 from server.api.status import metadata_of, status_of
-from server.errors import DragomanError, InvalidRequest, ModelFailure, Overloaded
+from server.errors import (
+    DragomanError,
+    InvalidRequest,
+    ModelFailure,
+    NotReady,
+    Overloaded,
+    QuotaExceeded,
+    ShuttingDown,
+    Unauthenticated,
+    UnknownModel,
+)
 from server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -23,10 +34,19 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = "x-request-id"
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _OURS = "/dragoman.v1."
+_REFLECTION = "/grpc.reflection."
 _PROCESS = uuid.uuid4().hex[:16]
 _numbers = itertools.count(1)
 
 _COUNTED = {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+# Nothing was computed: what was counted against a quota is given back.
+_REFUSALS = (InvalidRequest, UnknownModel, Overloaded, NotReady, ShuttingDown)
+_REASONS: dict[type[DragomanError], str] = {
+    InvalidRequest: "invalid",
+    QuotaExceeded: "quota",
+    Unauthenticated: "unauthenticated",
+}
 
 # The stubs know only the handlers of the synchronous server.
 Handler = Any
@@ -37,10 +57,26 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Observer(grpc.aio.ServerInterceptor):
     """Wraps every method of this project's services; health and reflection pass untouched."""
 
-    def __init__(self, metrics: Metrics, max_concurrent_requests: int) -> None:
-        """Set where requests are counted and how many may be in flight."""
+    def __init__(
+        self,
+        metrics: Metrics,
+        max_concurrent_requests: int,
+        gate: Gate,
+        *,
+        open_reflection: bool = True,
+    ) -> None:
+        """Set what requests meet.
+
+        Args:
+            metrics: where they are counted.
+            max_concurrent_requests: how many may be in flight.
+            gate: lets them in.
+            open_reflection: whether reflection needs no key.
+        """
         self._metrics = metrics
         self._max_in_flight = max_concurrent_requests
+        self._gate = gate
+        self._open_reflection = open_reflection
         self._in_flight = 0
 
     async def intercept_service(
@@ -51,6 +87,8 @@ class Observer(grpc.aio.ServerInterceptor):
         """The handler, wrapped."""
         handler = await continuation(handler_call_details)
         path = handler_call_details.method
+        if path.startswith(_REFLECTION) and not self._open_reflection:
+            return self._guarded(handler, handler_call_details)
         if handler is None or not path.startswith(_OURS):
             return handler
         method = path.rsplit("/", 1)[-1]
@@ -64,13 +102,28 @@ class Observer(grpc.aio.ServerInterceptor):
             response_serializer=handler.response_serializer,
         )
 
+    def _guarded(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
+        """The handler, for callers with a key; for others one that refuses."""
+        try:
+            self._gate.identify(credential_of(details.invocation_metadata or ()))
+        except Unauthenticated as error:
+            code, message = status_of(error), str(error)
+
+            async def refuse(_: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+                await context.abort(code, message)
+                yield b""
+
+            return grpc.stream_stream_rpc_method_handler(refuse)
+        return handler
+
     def _unary(
         self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]], read: Reader
     ) -> Callable[[bytes, Context], Awaitable[Any]]:
         async def call(message: bytes, context: Context) -> Any:  # noqa: ANN401
             watch = _Watch(self, method, context)
             try:
-                response = await behaviour(_parse(read, message), watch.enter())
+                entered = watch.enter()
+                response = await behaviour(_parse(read, message), entered)
             except BaseException as error:
                 await watch.fail(error)
                 raise
@@ -85,7 +138,8 @@ class Observer(grpc.aio.ServerInterceptor):
         async def call(message: bytes, context: Context) -> AsyncIterator[Any]:
             watch = _Watch(self, method, context)
             try:
-                async for response in behaviour(_parse(read, message), watch.enter()):
+                entered = watch.enter()
+                async for response in behaviour(_parse(read, message), entered):
                     yield response
             except BaseException as error:
                 await watch.fail(error)
@@ -104,6 +158,7 @@ class _Watch:
         self.started = time.monotonic()
         self.request_id = _request_id(context)
         self.closed = False
+        self.visit: Visit = ANYBODY
         observer._in_flight += 1  # noqa: SLF001
         self.metrics.requests_in_flight.labels(method).inc()
 
@@ -111,8 +166,14 @@ class _Watch:
         """Let the request in.
 
         Raises:
+            Unauthenticated: its key is missing or unknown.
+            QuotaExceeded: its key's owner has used what it may.
             Overloaded: as many requests are in flight as may be.
         """
+        gate = self.observer._gate  # noqa: SLF001
+        if gate.asks_for_keys:
+            self.visit = gate.enter(credential_of(self.context.invocation_metadata() or ()))
+            current_visit.set(self.visit)
         self.context.set_trailing_metadata(((REQUEST_ID, self.request_id),))
         limit = self.observer._max_in_flight  # noqa: SLF001
         if self.observer._in_flight > limit:  # noqa: SLF001
@@ -129,8 +190,11 @@ class _Watch:
         if not isinstance(error, DragomanError):
             logger.error("request %s failed", self.request_id, exc_info=error)
             error = ModelFailure("internal error")
-        if isinstance(error, InvalidRequest):
-            self.metrics.rejections.labels("invalid").inc()
+        if isinstance(error, _REFUSALS):
+            self.visit.refund()
+        reason = _REASONS.get(type(error))
+        if reason is not None:
+            self.metrics.rejections.labels(reason).inc()
         self.close(status_of(error))
         trailing = (*metadata_of(error), (REQUEST_ID, self.request_id))
         await self.context.abort(status_of(error), str(error), trailing)
@@ -140,6 +204,7 @@ class _Watch:
         if self.closed:
             return
         self.closed = True
+        self.visit.leave()
         self.observer._in_flight -= 1  # noqa: SLF001
         self.metrics.requests_in_flight.labels(self.method).dec()
         self.metrics.requests.labels(self.method, code.name).inc()

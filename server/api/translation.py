@@ -12,13 +12,14 @@ from typing import Any
 import grpc
 
 from dragoman.v1 import translation_pb2, translation_pb2_grpc
+from server.access.gate import current_visit
 from server.api import convert
 from server.errors import InvalidRequest
 from server.settings import Settings
 from server.text.catalogue import Catalogue
 from server.text.pace import Pace
 from server.text.pipeline import TranslationPipeline
-from server.text.request import Delta, TranslationRequest
+from server.text.request import Delta, TextResult, TranslationRequest
 
 _TENANT_KEY = "dragoman-tenant"
 # Stochastic fairness queueing (McKenney 1990): the line tells this many tenants apart and no more,
@@ -44,6 +45,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         names = [f"texts[{index}]" for index in range(len(request.texts))]
         pipeline, plain = self._read(request, list(request.texts), names, context)
         results = await pipeline.translate(plain)
+        current_visit.get().spend(sum(map(_tokens, results)))
         response = translation_pb2.TranslateResponse(model=convert.model_reference(pipeline.bundle))
         pace = Pace()
         for result in results:
@@ -66,6 +68,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                     )
                     yield translation_pb2.TranslateStreamResponse(delta=delta)
                 else:
+                    current_visit.get().spend(_tokens(event))
                     result = translation_pb2.StreamResult(
                         translation=convert.translation_message(event),
                         model=convert.model_reference(pipeline.bundle),
@@ -80,6 +83,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         context: Context,
     ) -> tuple[TranslationPipeline, TranslationRequest]:
         """Who translates, and what; everything is checked before anything is computed."""
+        visit = current_visit.get()
         now = time.monotonic()
         remaining = context.time_remaining()
         plain = convert.translation_request(
@@ -90,13 +94,20 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             convert.Caller(
                 arrived=now,
                 deadline=None if remaining is None else now + remaining,
-                tenant=_tenant(context),
+                # A key says whose work it is; what the caller says beside it does not count.
+                tenant=visit.tenant or _tenant(context),
             ),
         )
         pipeline = self._catalogue.find(
             request.source_language, request.target_language, request.model
         )
+        visit.charge(sum(map(len, texts)))
         return pipeline, plain
+
+
+def _tokens(result: TextResult) -> int:
+    """What counts against a quota: tokens read and written, from memory or not."""
+    return result.source_tokens + result.target_tokens
 
 
 def _tenant(context: Context) -> str:
