@@ -20,7 +20,7 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 # translation has no side effects, so a call that met no server, or one that was warming up or
 # leaving, may be made again; gRPC waits as long as the server's pushback asks. RESOURCE_EXHAUSTED
 # is not among the codes: a caller should know that it is too fast. Retries stop while more than
-# half of the throttling's tokens are gone: a server that is down is not met by four times the calls.
+# half of the throttling's tokens are gone, lest a server that is down meet four times the calls.
 SERVICE_CONFIG = json.loads(
     resources.files("dragoman").joinpath("service_config.json").read_text(encoding="utf-8")
 )

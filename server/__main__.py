@@ -12,6 +12,7 @@ import time
 import uvloop
 from prometheus_client import start_http_server
 
+from server import log
 from server.access.gate import Gate
 from server.api.door import Door
 from server.api.models import ModelService
@@ -21,6 +22,7 @@ from server.metrics import Metrics
 from server.registry import ModelRegistry
 from server.settings import Settings, read_settings
 from server.text.catalogue import Catalogue
+from server.tracing import Tracer
 
 logger = logging.getLogger("dragoman")
 
@@ -30,10 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        )
+        log.set_up(settings)
         for line in settings.lines():
             logger.info("setting %s", line)
         uvloop.run(serve(settings, started))
@@ -55,6 +54,9 @@ async def serve(settings: Settings, started: float) -> None:
         loop.add_signal_handler(number, stop.set)
     metrics = Metrics()
     gate = Gate(settings.key_file)
+    tracer = None
+    if settings.otlp_endpoint is not None:
+        tracer = Tracer(settings.otlp_endpoint, settings.trace_sample_ratio)
     catalogue = Catalogue()
     registry = ModelRegistry(
         catalogue, settings, metrics, lambda serving: door.set_serving(serving=serving)
@@ -65,6 +67,7 @@ async def serve(settings: Settings, started: float) -> None:
         settings,
         metrics,
         gate,
+        tracer,
     )
     loop.add_signal_handler(signal.SIGHUP, gate.reload)
     metrics_port = _serve_metrics(settings, metrics)
@@ -86,6 +89,8 @@ async def serve(settings: Settings, started: float) -> None:
     _warn_if_open(settings)
     await stop.wait()
     await drain(door, registry, settings)
+    if tracer is not None:
+        await asyncio.to_thread(tracer.close)
 
 
 async def drain(door: Door, registry: ModelRegistry, settings: Settings) -> None:

@@ -177,6 +177,20 @@ class Settings(BaseSettings):
         description="for debugging: assert at every step that slots and sentences are one to one",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="lines for people, or one JSON object a line"
+    )
+    log_requests: Literal["failed", "all"] = Field(
+        "failed", description="requests that get a log line; refusals count as served"
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="send OpenTelemetry traces there by gRPC, as to http://127.0.0.1:4317 "
+        "(extra 'otel')",
+    )
+    trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="share of requests that are traced where the caller has not decided"
+    )
 
     @model_validator(mode="after")
     def _tls_files_go_together(self) -> Settings:

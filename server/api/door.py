@@ -15,6 +15,7 @@ from server.api.translation import TranslationService
 from server.errors import PortTaken
 from server.metrics import Metrics
 from server.settings import Settings
+from server.tracing import Tracer
 
 SERVICES = (
     translation_pb2.DESCRIPTOR.services_by_name["TranslationService"].full_name,
@@ -34,6 +35,7 @@ class Door:
         settings: Settings,
         metrics: Metrics,
         gate: Gate | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Register the services and take the port.
 
@@ -43,6 +45,7 @@ class Door:
             settings: addresses, limits, TLS files.
             metrics: where requests are counted.
             gate: lets callers in; None = everybody.
+            tracer: follows requests; None = nobody does.
 
         Raises:
             PortTaken: the port cannot be had.
@@ -52,12 +55,7 @@ class Door:
         self._metrics = metrics
         self._server = grpc.aio.server(
             interceptors=[
-                Observer(
-                    metrics,
-                    settings.max_concurrent_requests,
-                    gate or Gate(None),
-                    open_reflection=settings.open_reflection,
-                )
+                Observer(metrics, settings, gate or Gate(None), tracer),
             ],
             options=channel_options(settings),
         )

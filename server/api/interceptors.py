@@ -28,6 +28,9 @@ from server.errors import (
     UnknownModel,
 )
 from server.metrics import Metrics
+from server.settings import Settings
+from server.text.stages import UNASKED, Stages, current_stages
+from server.tracing import RequestTrace, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -58,25 +61,22 @@ class Observer(grpc.aio.ServerInterceptor):
     """Wraps every method of this project's services; health and reflection pass untouched."""
 
     def __init__(
-        self,
-        metrics: Metrics,
-        max_concurrent_requests: int,
-        gate: Gate,
-        *,
-        open_reflection: bool = True,
+        self, metrics: Metrics, settings: Settings, gate: Gate, tracer: Tracer | None
     ) -> None:
         """Set what requests meet.
 
         Args:
             metrics: where they are counted.
-            max_concurrent_requests: how many may be in flight.
+            settings: how many may be in flight, and which get a log line.
             gate: lets them in.
-            open_reflection: whether reflection needs no key.
+            tracer: follows them; None = nobody does.
         """
         self._metrics = metrics
-        self._max_in_flight = max_concurrent_requests
+        self._max_in_flight = settings.max_concurrent_requests
         self._gate = gate
-        self._open_reflection = open_reflection
+        self._tracer = tracer
+        self._log_all = settings.log_requests == "all"
+        self._open_reflection = settings.open_reflection
         self._in_flight = 0
 
     async def intercept_service(
@@ -91,7 +91,7 @@ class Observer(grpc.aio.ServerInterceptor):
             return self._guarded(handler, handler_call_details)
         if handler is None or not path.startswith(_OURS):
             return handler
-        method = path.rsplit("/", 1)[-1]
+        method = path[1:]
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(method, handler.unary_stream, handler.request_deserializer),
@@ -152,15 +152,24 @@ class Observer(grpc.aio.ServerInterceptor):
 class _Watch:
     """One RPC from its arrival to its status."""
 
-    def __init__(self, observer: Observer, method: str, context: Context) -> None:
-        self.observer, self.method, self.context = observer, method, context
+    def __init__(self, observer: Observer, path: str, context: Context) -> None:
+        service, _, self.method = path.partition("/")
+        self.observer, self.context = observer, context
         self.metrics = observer._metrics  # noqa: SLF001  the two are one
         self.started = time.monotonic()
         self.request_id = _request_id(context)
         self.closed = False
         self.visit: Visit = ANYBODY
+        self.trace: RequestTrace | None = None
+        if observer._tracer is not None:  # noqa: SLF001
+            headers = context.invocation_metadata() or ()
+            self.trace = observer._tracer.begin(service, self.method, headers)  # noqa: SLF001
+        self.stages = UNASKED
+        if self.trace is not None or observer._log_all:  # noqa: SLF001
+            self.stages = Stages()
+            current_stages.set(self.stages)
         observer._in_flight += 1  # noqa: SLF001
-        self.metrics.requests_in_flight.labels(method).inc()
+        self.metrics.requests_in_flight.labels(self.method).inc()
 
     def enter(self) -> Context:
         """Let the request in.
@@ -210,12 +219,32 @@ class _Watch:
         self.metrics.requests.labels(self.method, code.name).inc()
         seconds = time.monotonic() - self.started
         self.metrics.request_duration.labels(self.method).observe(seconds)
+        self._log(code, seconds)
+        if self.trace is not None:
+            about = {"dragoman.request_id": self.request_id, "dragoman.tenant": self.visit.tenant}
+            number: int = code.value[0]
+            self.trace.end(code.name, number, self.stages, about)
+
+    def _log(self, code: grpc.StatusCode, seconds: float) -> None:
         # The metrics count what went well or was refused; a line each would cost a tenth of a
         # millisecond, and under overload most calls are refused.
-        level = logging.DEBUG if code in _COUNTED else logging.INFO
+        quiet = code in _COUNTED and not self.observer._log_all  # noqa: SLF001
+        level = logging.DEBUG if quiet else logging.INFO
+        if not logger.isEnabledFor(level):
+            return
+        fields = {
+            "request_id": self.request_id,
+            "method": self.method,
+            "code": code.name,
+            "duration_ms": round(seconds * 1000, 3),
+            "tenant": self.visit.tenant,
+            "trace_id": self.trace.trace_id if self.trace else None,
+            **self.stages.milliseconds(),
+        }
+        known = {name: value for name, value in fields.items() if value is not None}
         logger.log(
             level, "request %s %s %s %.1f ms", self.request_id, self.method, code.name,
-            seconds * 1000,
+            seconds * 1000, extra=known,
         )  # fmt: skip
 
 

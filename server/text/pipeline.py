@@ -38,6 +38,7 @@ from server.text.request import (
 from server.text.second_look import SecondLook
 from server.text.segmenter import Span
 from server.text.single_flight import Runner
+from server.text.stages import current_stages
 from server.text.tokenizer import Tokenizer
 
 # Splitting and tokenising more than this many characters leaves the event loop for a thread.
@@ -161,8 +162,10 @@ class TranslationPipeline:
         self, request: TranslationRequest, characters: int, *, streamed: bool
     ) -> AsyncGenerator[Delta | TextResult, None]:
         await self._turns.take()
+        stages, began = current_stages.get(), time.monotonic()
         texts = await self._prepared(request, streamed=streamed)
         sequences = [sequence for text in texts for sequence in text.sequences]
+        stages.tokenised(began, sequences)
         cost = sum(sequence.cost for sequence in sequences) / characters
         self._cost_per_character += _LEARNING * (cost - self._cost_per_character)
         bulk = request.bulk
@@ -177,6 +180,8 @@ class TranslationPipeline:
                     _raise_fault(sequences)
                     for delta in emitter.advance() if emitter else []:
                         yield delta
+        stages.ran(sequences)
+        began = time.monotonic()
         for delta in emitter.finish() if emitter else []:
             yield delta
         await self._turns.take()
@@ -184,6 +189,7 @@ class TranslationPipeline:
         for text in texts:
             text.translations = [self._target.decode(one.target_ids) for one in text.sequences]
             await pace.pause()
+        stages.detokenised(began)
         if self._guard:
             limited = request.max_tokens is not None or request.decoding.min_tokens > 0
             await self._second_look.look(texts, limited=limited, streamed=streamed)
