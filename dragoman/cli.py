@@ -35,6 +35,7 @@ KNOWN = {
     "translate-corpus": ("translate a file of any size, going on where it was stopped", "serve"),
     "key": ("make a key that callers show, with its quotas", "serve"),
     "inspect": ("check a bundle and show what it is", "serve"),
+    "loadtest": ("measure a server under load", "loadtest"),
     "train": ("train a model from an experiment file", "train"),
     "schedule": ("plot the warm-up schedule of the learning rate", "train"),
     "export": ("turn a trained model into a bundle", "train"),

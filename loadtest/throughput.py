@@ -151,6 +151,17 @@ def served(bundle: Path, *arguments: str) -> Iterator[Served]:
     ]  # fmt: skip
     if "--sentence-cache-bytes" not in arguments:
         command += ["--sentence-cache-bytes", "0"]
+    with running(command) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[Served]:
+    """A server of this project's API in a process of its own, once it has said READY.
+
+    Raises:
+        RuntimeError: it ended before that.
+    """
     started = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -159,7 +170,7 @@ def served(bundle: Path, *arguments: str) -> Iterator[Served]:
             if found := _READY.search(line):
                 break
         else:
-            msg = "the server did not start"
+            msg = f"the server did not start: {' '.join(command)}"
             raise RuntimeError(msg)
         # Its log must be read on, or the pipe fills and the server waits.
         sink = ["cat"]
