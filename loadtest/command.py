@@ -108,7 +108,7 @@ def _measure(plan: Plan, target: str) -> Report:
     if not options.sweep:
         points += [say(rate, plan.measure(target, rate, expected)) for rate in options.rate]
         return report
-    sweep = Sweep(options.rate[0], options.factor, options.refinements)
+    sweep = Sweep(options.rate[0], options.factor, options.refinements, options.highest)
     while (rate := sweep.next_rate()) is not None:
         sweep.add(say(rate, plan.measure(target, rate, expected, seed=len(sweep.points))))
     points += sweep.points
@@ -185,6 +185,7 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
     add("--slo-ms", type=float, default=500.0, help="an answer that takes longer is no good")
     add("--factor", type=float, default=1.5, help="a sweep's step up")
     add("--refinements", type=int, default=3, help="rates it tries between the last two")
+    add("--highest", type=float, default=1e6, help="rate at which it ends at the latest")
     add("--processes", type=int, default=1, help="that send")
     add("--out", type=Path, help="write loadtest.json, .md and .png into this folder")
 

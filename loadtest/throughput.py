@@ -23,6 +23,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import dragoman
 from server.bundle import open_bundle
@@ -33,7 +35,9 @@ from server.text.pipeline import TranslationPipeline
 from server.text.request import TranslationRequest
 
 CLIENTS = 32
-_READY = re.compile(r"READY in ([\d.]+) s: .* on 127\.0\.0\.1:(\d+), metrics on 127\.0\.0\.1:(\d+)")
+_READY = re.compile(
+    r"READY in ([\d.]+) s: .* on 127\.0\.0\.1:(\d+),(?: metrics on (127\.0\.0\.1:\d+))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +138,28 @@ class Served:
     """From the start of the process to READY, Python and imports counted."""
     pid: int
     metrics: str
-    """Where its metrics are."""
+    """Where its metrics are; of a peer's front nowhere."""
+
+    @property
+    def metrics_target(self) -> str:
+        """Host and port of them."""
+        return urlsplit(self.metrics).netloc
 
     def resident_megabytes(self) -> float:
         """Its resident memory now."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def open_files(self) -> int:
+        """Descriptors that it holds now, connections among them."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def sample(self, name: str) -> float:
+        """The sum of a metric's samples now."""
+        with urlopen(self.metrics, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        pattern = re.compile(rf"{name}(?:\{{.*\}})? (\S+)")
+        return sum(float(found[1]) for line in lines if (found := pattern.fullmatch(line)))
 
 
 @contextlib.contextmanager
@@ -176,7 +196,7 @@ def running(command: list[str]) -> Iterator[Served]:
         sink = ["cat"]
         drain = subprocess.Popen(sink, stdin=process.stderr, stdout=subprocess.DEVNULL)
         elapsed = time.monotonic() - started
-        metrics = f"http://127.0.0.1:{found[3]}/metrics"
+        metrics = f"http://{found[3]}/metrics" if found[3] else ""
         yield Served(f"127.0.0.1:{found[2]}", float(found[1]), elapsed, process.pid, metrics)
         process.terminate()
         process.wait(30)
@@ -184,6 +204,7 @@ def running(command: list[str]) -> Iterator[Served]:
     finally:
         process.kill()
         process.wait()
+        process.stderr.close()
 
 
 def main() -> int:
