@@ -8,7 +8,7 @@ GPU := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 SERVE ?= $(if $(GPU),serve-cuda,serve)
 DEV ?= $(if $(GPU),bench-cuda$(COMMA)dev-core,dev)
 
-.PHONY: help serve test lint proto bench bench-peers bench-cuda clean
+.PHONY: help serve test lint proto bench bench-peers bench-cuda loadtest clean
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -38,6 +38,9 @@ bench-peers: $(VENV)/.dev  ## our engine beside CTranslate2, ONNX Runtime and Py
 
 bench-cuda: $(VENV)/$(if $(GPU),.dev,.serve)  ## on a GPU: parity with float32, steps, throughput, peers
 	$(BIN)/python -m loadtest.cuda $(ARGS)
+
+loadtest: $(VENV)/.dev  ## latency against load, beside CTranslate2 in three ways (ARGS="--out results")
+	$(BIN)/python -m loadtest.peers.load $(ARGS)
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

@@ -31,7 +31,10 @@ PROPER = {
     "OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED",
     "FAILED_PRECONDITION", "UNIMPLEMENTED",
 }  # fmt: skip
+# A server that has too much to do may be late, which is no hang; what is late is asked again alone.
+_LATE = "DEADLINE_EXCEEDED"
 _AT_ONCE = 64
+_SHOWN_BYTES = 200
 _HANG_SECONDS = 30.0
 _MEMORY_MEGABYTES = 64.0
 _SETTLE_SECONDS = 15.0
@@ -45,13 +48,23 @@ class Found:
     codes: Counter[str] = field(default_factory=Counter)
     improper: list[str] = field(default_factory=list)
     """Method, status and bytes of what ended otherwise than it should; the first ten."""
+    late: list[tuple[str, bytes]] = field(default_factory=list)
+    """Method and bytes of what was not answered in time among the others."""
     faults: list[str] = field(default_factory=list)
     """What is wrong with the server afterwards."""
 
     @property
     def improper_count(self) -> int:
         """Requests that ended otherwise than they should."""
-        return sum(count for code, count in self.codes.items() if code not in PROPER)
+        return sum(count for code, count in self.codes.items() if code not in {*PROPER, _LATE})
+
+    def note(self, method: str, data: bytes, code: str) -> None:
+        """Take the end of a request."""
+        self.codes[code] += 1
+        if code == _LATE:
+            self.late.append((method, data))
+        elif code not in PROPER and len(self.improper) < 10:  # noqa: PLR2004
+            self.improper.append(_shown(method, data, code))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,19 +108,29 @@ async def _requests(target: str, count: int, seed: int, found: Found) -> None:
         async def work() -> None:
             for _ in waiting:
                 method, data = message(draw)
-                code = "OK"
-                # Read as a stream: of a unary method that is its one message.
-                call: Any = channel.unary_stream(method)
-                try:
-                    async for _piece in call(data, timeout=_HANG_SECONDS):
-                        pass
-                except grpc.aio.AioRpcError as error:
-                    code = error.code().name
-                found.codes[code] += 1
-                if code not in PROPER and len(found.improper) < 10:  # noqa: PLR2004
-                    found.improper.append(f"{code} {method} {data.hex()}")
+                found.note(method, data, await _ask(channel, method, data))
 
         await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+        for method, data in found.late:
+            code = await _ask(channel, method, data)
+            if code not in PROPER:
+                found.faults.append(f"hangs: {_shown(method, data, code)}")
+        found.late.clear()
+
+
+async def _ask(channel: grpc.aio.Channel, method: str, data: bytes) -> str:
+    """How it ends, read as a stream: of a unary method that is its one message."""
+    call: Any = channel.unary_stream(method)
+    try:
+        async for _piece in call(data, timeout=_HANG_SECONDS):
+            pass
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "OK"
+
+
+def _shown(method: str, data: bytes, code: str) -> str:
+    return f"{code} {method} {len(data)} bytes {data[:_SHOWN_BYTES].hex()}"
 
 
 async def _connection(target: str, data: bytes) -> None:
