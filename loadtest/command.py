@@ -16,7 +16,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -29,12 +29,20 @@ from loadtest.point import Point, summarise
 from loadtest.reference import Reference
 from loadtest.report import Report
 from loadtest.sweep import Sweep
-from loadtest.throughput import read_sentences, served
+from loadtest.throughput import Served, read_sentences, served
 from server.bundle import open_bundle
 from server.errors import BundleError
 
 _SENTENCES = Path(__file__).parent / "sentences.txt"
 _WRONG, _FAULTY_CALL = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A server that is up, and its process where it is one of ours."""
+
+    target: str
+    process: Served | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +52,17 @@ class Plan:
     sentences: list[str]
     options: argparse.Namespace
 
-    def measure(self, target: str, rate: float, expected: Reference | None, seed: int = 0) -> Point:
+    def measure(
+        self,
+        server: System,
+        rate: float,
+        expected: Reference | None,
+        seed: int = 0,
+    ) -> Point:
         """One load against one server."""
         options = self.options
         load = Load(
-            target=target,
+            target=server.target,
             sentences=self.sentences,
             rate=rate,
             seconds=options.warmup + options.seconds,
@@ -60,13 +74,19 @@ class Plan:
             source_language=options.source,
             target_language=options.to,
         )
-        return summarise(
+        before = server.process.cpu_seconds() if server.process else 0.0
+        generated = generate(load)
+        point = summarise(
             load,
-            generate(load),
+            generated,
             expected,
             warmup_seconds=options.warmup,
             slo_seconds=options.slo_ms / 1e3,
         )
+        if server.process is None:
+            return point
+        used = server.process.cpu_seconds() - before
+        return replace(point, server_cpu_ms=1e3 * used / max(1, len(generated.outcomes)))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,8 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         plan = Plan(read_sentences(options.sentences, options.count), options)
-        with _target(options) as target:
-            report = _measure(plan, target)
+        with _server(options) as server:
+            report = _measure(plan, server)
     except (BundleError, dragoman.DragomanError, ConnectionError, OSError, RuntimeError) as error:
         print(f"dragoman loadtest: {error}", file=sys.stderr)
         return _FAULTY_CALL
@@ -87,15 +107,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _target(options: argparse.Namespace) -> Iterator[str]:
+def _server(options: argparse.Namespace) -> Iterator[System]:
     if options.target:
-        yield options.target
+        yield System(options.target)
         return
-    with served(options.bundle) as server:
-        yield server.target
+    with served(options.bundle) as process:
+        yield System(process.target, process)
 
 
-def _measure(plan: Plan, target: str) -> Report:
+def _measure(plan: Plan, server: System) -> Report:
     options = plan.options
     report = Report(
         title=f"Load test, {options.arrivals} arrivals",
@@ -103,14 +123,14 @@ def _measure(plan: Plan, target: str) -> Report:
         options=vars(options),
         slo_seconds=options.slo_ms / 1e3,
     )
-    expected = _expected(plan, target, report)
+    expected = _expected(plan, server.target, report)
     points = report.systems["Dragoman"] = []
     if not options.sweep:
-        points += [say(rate, plan.measure(target, rate, expected)) for rate in options.rate]
+        points += [say(rate, plan.measure(server, rate, expected)) for rate in options.rate]
         return report
     sweep = Sweep(options.rate[0], options.factor, options.refinements, options.highest)
     while (rate := sweep.next_rate()) is not None:
-        sweep.add(say(rate, plan.measure(target, rate, expected, seed=len(sweep.points))))
+        sweep.add(say(rate, plan.measure(server, rate, expected, seed=len(sweep.points))))
     points += sweep.points
     report.best["Dragoman"] = [sweep.best_rate]
     report.goodput["Dragoman"] = [sweep.best.goodput if sweep.best else 0.0]

@@ -60,6 +60,8 @@ class Point:
     lateness: Spread
     """How long after it was due a request was sent: the generator's own fault."""
     generator_cores: float
+    server_cpu_ms: float | None = None
+    """CPU time of the server for each request that was sent, warm-up and all; of ours alone."""
 
     @property
     def holds(self) -> bool:

@@ -82,7 +82,7 @@ def _table(points: list[Point]) -> list[str]:
     head = [
         "offered/s", "answered/s", "good/s", "p50", "p95", "p99", "p99.9", "max", "first token p99",
         "between tokens p99", "refused", "failed", "wrong (per million)", "sent late p99",
-        "generator cores",
+        "generator cores", "server CPU ms a request",
     ]  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for one in sorted(points, key=lambda point: point.rate):
@@ -98,6 +98,7 @@ def _table(points: list[Point]) -> list[str]:
             f"{one.wrong} ({one.wrong_per_million:.0f})",
             _ms(one.lateness, 99.0) + ("" if one.trustworthy else " (!)"),
             f"{one.generator_cores:.2f}",
+            "-" if one.server_cpu_ms is None else f"{one.server_cpu_ms:.1f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -23,7 +23,7 @@ import torch
 
 import dragoman
 from loadtest import reference
-from loadtest.command import Plan, add_load_options, say
+from loadtest.command import Plan, System, add_load_options, say
 from loadtest.machine import describe
 from loadtest.peers.models import ctranslate2_model_of
 from loadtest.point import Point
@@ -41,11 +41,11 @@ _FAULTY_CALL = 2
 
 
 @dataclass(slots=True)
-class System:
+class Peer:
     """A server that is up, what it should answer, and what it did under load."""
 
     name: str
-    target: str
+    server: System
     expected: Reference
     sweeps: list[Sweep] = field(default_factory=list)
 
@@ -78,11 +78,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if any(point.wrong for point in systems[0].points) else 0
 
 
-def _start(plan: Plan, folder: Path, stack: contextlib.ExitStack) -> list[System]:
+def _start(plan: Plan, folder: Path, stack: contextlib.ExitStack) -> list[Peer]:
     """Every system, up and asked once for every sentence."""
     options = plan.options
     ours = stack.enter_context(served(options.bundle))
-    systems = [System(OURS, ours.target, reference.offline(options.bundle, plan.sentences))]
+    systems = [
+        Peer(OURS, System(ours.target, ours), reference.offline(options.bundle, plan.sentences))
+    ]
     model = ctranslate2_model_of(options.trained, folder)
     batchers = {
         f"CTranslate2, dynamic batcher of {size}, 5 ms": ["--way", "batcher", "--batch", str(size)]
@@ -98,11 +100,11 @@ def _start(plan: Plan, folder: Path, stack: contextlib.ExitStack) -> list[System
                    "--bundle", str(options.bundle), *flags]  # fmt: skip
         server = stack.enter_context(running(command))
         expected = reference.by_server(server.target, plan.sentences, options.to, streams=False)
-        systems.append(System(name, server.target, expected))
+        systems.append(Peer(name, System(server.target, server), expected))
     return systems
 
 
-def _round(plan: Plan, systems: list[System], number: int) -> None:
+def _round(plan: Plan, systems: list[Peer], number: int) -> None:
     """Look for everybody's highest rate, taking turns."""
     options = plan.options
     for system in systems:
@@ -120,11 +122,11 @@ def _round(plan: Plan, systems: list[System], number: int) -> None:
                 searching.remove(system)
                 continue
             seed = 1000 * number + len(sweep.points)
-            point = plan.measure(system.target, rate, system.expected, seed)
+            point = plan.measure(system.server, rate, system.expected, seed)
             sweep.add(say(rate, point, f"{system.name}, "))
 
 
-def _report(plan: Plan, systems: list[System]) -> Report:
+def _report(plan: Plan, systems: list[Peer]) -> Report:
     options = plan.options
     slo_seconds = options.slo_ms / 1e3
     report = Report(
@@ -145,7 +147,7 @@ def _goodput(sweep: Sweep) -> float:
     return sweep.best.goodput if sweep.best else 0.0
 
 
-def _verdicts(systems: list[System], slo_ms: float) -> list[str]:
+def _verdicts(systems: list[Peer], slo_ms: float) -> list[str]:
     """Ours against the better dynamic batcher, round by round; wrong answers."""
     ours, *others = systems
     batchers = [one for one in others if "batcher" in one.name]
