@@ -43,6 +43,7 @@ class System:
 
     target: str
     process: Served | None = None
+    tls: dragoman.Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Plan:
             processes=options.processes,
             source_language=options.source,
             target_language=options.to,
+            tls=server.tls,
         )
         before = server.process.cpu_seconds() if server.process else 0.0
         generated = generate(load)
@@ -109,10 +111,18 @@ def main(arguments: list[str] | None = None) -> int:
 @contextlib.contextmanager
 def _server(options: argparse.Namespace) -> Iterator[System]:
     if options.target:
-        yield System(options.target)
+        yield System(options.target, tls=_tls(options))
         return
     with served(options.bundle) as process:
         yield System(process.target, process)
+
+
+def _tls(options: argparse.Namespace) -> dragoman.Tls | None:
+    files = options.tls_roots, options.tls_key, options.tls_certificate
+    if not any(files):
+        return None
+    roots, key, certificate = (None if file is None else file.read_bytes() for file in files)
+    return dragoman.Tls(root_certificates=roots, client_key=key, client_certificates=certificate)
 
 
 def _measure(plan: Plan, server: System) -> Report:
@@ -123,7 +133,7 @@ def _measure(plan: Plan, server: System) -> Report:
         options=vars(options),
         slo_seconds=options.slo_ms / 1e3,
     )
-    expected = _expected(plan, server.target, report)
+    expected = _expected(plan, server, report)
     points = report.systems["Dragoman"] = []
     if not options.sweep:
         points += [say(rate, plan.measure(server, rate, expected)) for rate in options.rate]
@@ -150,12 +160,15 @@ def say(rate: float, point: Point, name: str = "") -> Point:
     return point
 
 
-def _expected(plan: Plan, target: str, report: Report) -> Reference | None:
+def _expected(plan: Plan, server: System, report: Report) -> Reference | None:
     """What each sentence must become, and how we know."""
     options = plan.options
     how = options.reference
     if how == "auto":
-        same = reference.digest_of_server(target) == open_bundle(options.bundle).digest
+        same = (
+            reference.digest_of_server(server.target, server.tls)
+            == open_bundle(options.bundle).digest
+        )
         how = "offline" if same else "server"
     if how == "none":
         report.notes.append("Answers were not checked.")
@@ -167,7 +180,9 @@ def _expected(plan: Plan, target: str, report: Report) -> Reference | None:
         return reference.offline(options.bundle, plan.sentences)
     report.notes.append("Answers are checked against the server's own, asked a sentence at a time.")
     streams = options.stream_every > 0
-    return reference.by_server(target, plan.sentences, options.to, streams=streams)
+    return reference.by_server(
+        server.target, plan.sentences, options.to, streams=streams, tls=server.tls
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,6 +192,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--target", help="the server; none = start one with --bundle")
+    parser.add_argument("--tls-roots", type=Path, help="trust these certificates (PEM)")
+    parser.add_argument("--tls-key", type=Path, help="our key (PEM)")
+    parser.add_argument("--tls-certificate", type=Path, help="our certificate (PEM)")
     parser.add_argument("--rate", type=float, nargs="+", default=[50.0],
         help="requests a second, several for a curve; of a sweep the first")  # fmt: skip
     parser.add_argument("--sweep", action="store_true",

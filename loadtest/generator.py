@@ -20,7 +20,7 @@ from typing import Any
 
 import grpc
 
-from dragoman.connection import call_metadata
+from dragoman.connection import Tls, call_metadata
 from dragoman.v1 import translation_pb2
 from loadtest.arrivals import Arrivals, arrival_times
 
@@ -48,6 +48,8 @@ class Load:
     """Of each process."""
     source_language: str = "en"
     target_language: str = "zh-TW"
+    tls: Tls | None = None
+    """None = in the clear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,6 @@ def generate(load: Load) -> Generated:
     Raises:
         ConnectionError: nobody answers at the target.
     """
-    start = time.monotonic() + _START_SECONDS
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(load.processes, mp_context=spawn) as pool:
         # A process takes some time to be there; the load begins when all are.
@@ -134,9 +135,7 @@ class _Sender:
         times = arrival_times(load.arrivals, load.rate, load.seconds, load.seed)
         # Retries would hide refusals; each channel gets a connection of its own.
         options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-        channels = [
-            grpc.aio.insecure_channel(load.target, options=options) for _ in range(load.connections)
-        ]
+        channels = [_channel(load, options) for _ in range(load.connections)]
         try:
             await asyncio.wait_for(channels[0].channel_ready(), 10)
         except TimeoutError:
@@ -174,6 +173,12 @@ class _Sender:
             stream = call(message, timeout=self._load.deadline_seconds, metadata=self._key)
             async for piece in stream:
                 raw.pieces.append((time.monotonic(), piece))
+
+
+def _channel(load: Load, options: list[tuple[str, int]]) -> grpc.aio.Channel:
+    if load.tls is None:
+        return grpc.aio.insecure_channel(load.target, options=options)
+    return grpc.aio.secure_channel(load.target, load.tls.credentials(), options=options)
 
 
 @dataclass(slots=True)

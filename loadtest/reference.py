@@ -66,12 +66,17 @@ async def _alone(folder: Path, sentences: list[str]) -> Reference:
 
 
 def by_server(
-    target: str, sentences: list[str], target_language: str, *, streams: bool
+    target: str,
+    sentences: list[str],
+    target_language: str,
+    *,
+    streams: bool,
+    tls: dragoman.Tls | None = None,
 ) -> Reference:
     """By the server itself, a sentence at a time: what it says when nobody else asks."""
     found = Reference([], [])
     ask: dict[str, Any] = {"target_language": target_language, "timeout_seconds": 60}
-    with dragoman.Client(target) as client:
+    with dragoman.Client(target, tls=tls) as client:
         for sentence in sentences:
             found.unary.append(client.translate(sentence, **ask).text)
             if streams:
@@ -80,8 +85,8 @@ def by_server(
     return found
 
 
-def digest_of_server(target: str) -> str | None:
+def digest_of_server(target: str, tls: dragoman.Tls | None = None) -> str | None:
     """The digest of its only model; None if it has several."""
-    with dragoman.Client(target) as client:
+    with dragoman.Client(target, tls=tls) as client:
         models = client.list_models()
     return models[0].digest if len(models) == 1 else None

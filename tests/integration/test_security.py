@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -271,6 +272,26 @@ def test_tls_serves_those_who_trust_it_and_a_new_certificate_needs_no_restart(
         time.sleep(1.1)
         assert translated(server, tls(renewed)) == "我愛你。"
         wait_for_log(server, "what was read before stays in force")
+
+
+def test_a_load_test_speaks_tls_and_shows_its_key(
+    tmp_path: Path, authority: trustme.CA, keys: dict[str, Any]
+) -> None:
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(authority.cert_pem.bytes())
+    flags = [*write_pair(tmp_path, authority), "--key-file", str(keys["file"])]
+    with running_server(*flags) as server:
+        command = [
+            sys.executable, "-m", "loadtest.command", "--target", server.target, "--tls-roots",
+            str(roots), "--rate", "10", "--seconds", "2", "--warmup", "0", "--count", "5",
+            "--reference", "server",
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | {"DRAGOMAN_API_KEY": keys["web"]}, timeout=120,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "0 refused, 0 failed, 0 wrong" in done.stderr
 
 
 def test_mutual_tls_serves_nobody_without_a_certificate_of_its_authority(
