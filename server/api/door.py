@@ -21,6 +21,7 @@ SERVICES = (
     translation_pb2.DESCRIPTOR.services_by_name["TranslationService"].full_name,
     models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
 )
+_UNREQUESTED_SECONDS = 3600
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -102,6 +103,9 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         "grpc.max_send_message_length": settings.max_message_bytes,
         "grpc.max_receive_message_length": settings.max_message_bytes,
         "grpc.max_concurrent_streams": settings.max_concurrent_streams,
+        # What waits for the event loop waits for its own deadline: gRPC would cancel it after 30 s,
+        # a status that tells a caller nothing.
+        "grpc.server_max_unrequested_time_in_server": _UNREQUESTED_SECONDS,
         "grpc.keepalive_time_ms": settings.keepalive_time_ms,
         "grpc.keepalive_timeout_ms": settings.keepalive_timeout_ms,
         "grpc.keepalive_permit_without_calls": 1,

@@ -89,7 +89,7 @@ def test_a_full_queue_loses_nobody_every_call_is_answered_or_refused() -> None:
     ):
         stub = translation_pb2_grpc.TranslationServiceStub(channel)
         text = "The weather is fine today and the trains are on time."
-        futures = [stub.Translate.future(request(*[text] * 10), timeout=60) for _ in range(200)]
+        futures = [stub.Translate.future(request(*[text] * 10), timeout=120) for _ in range(200)]
         codes: Counter[str] = Counter()
         for future in futures:
             error = future.exception()
