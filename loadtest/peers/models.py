@@ -61,7 +61,7 @@ def ctranslate2_model_of(trained: Path, folder: Path) -> Path:
         folder: where the model's own goes.
     """
     place = folder / "ctranslate2-int8"
-    ctranslate2_model.convert(_without_special_tokens(read_trained(trained).model), place, "int8")
+    ctranslate2_model.convert(without_special_tokens(read_trained(trained).model), place, "int8")
     return place
 
 
