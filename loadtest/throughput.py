@@ -200,13 +200,17 @@ def running(command: list[str]) -> Iterator[Served]:
             raise RuntimeError(msg)
         # Its log must be read on, or the pipe fills and the server waits.
         sink = ["cat"]
-        drain = subprocess.Popen(sink, stdin=process.stderr, stdout=subprocess.DEVNULL)
         elapsed = time.monotonic() - started
         metrics = f"http://{found[3]}/metrics" if found[3] else ""
-        yield Served(f"127.0.0.1:{found[2]}", float(found[1]), elapsed, process.pid, metrics)
-        process.terminate()
-        process.wait(30)
-        drain.wait(5)
+        with subprocess.Popen(sink, stdin=process.stderr, stdout=subprocess.DEVNULL):
+            try:
+                yield Served(
+                    f"127.0.0.1:{found[2]}", float(found[1]), elapsed, process.pid, metrics
+                )
+                process.terminate()
+                process.wait(30)
+            finally:
+                process.kill()  # or who reads its log would be waited for in vain
     finally:
         process.kill()
         process.wait()

@@ -103,7 +103,10 @@ def test_a_peer_speaks_our_protocol_and_says_the_same_in_company(converted: Path
     with running(command) as peer, grpc.insecure_channel(peer.target) as channel:
         stub = translation_pb2_grpc.TranslationServiceStub(channel)
         models = models_pb2_grpc.ModelServiceStub(channel)
-        assert models.ListModels(models_pb2.ListModelsRequest()).models[0].provider == "CTranslate2"
+        assert (
+            models.ListModels(models_pb2.ListModelsRequest()).models[0].requested_provider
+            == "CTranslate2"
+        )
         texts = (ROOT / "loadtest" / "sentences.txt").read_text().splitlines()[1:25]
         requests = [
             translation_pb2.TranslateRequest(
