@@ -13,7 +13,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annot
 # ONNX Runtime's telemetry; the server turns it off itself, tests import ONNX Runtime without it.
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: help serve test test-system lint proto requirements bench bench-peers bench-cuda clean
+.PHONY: help serve test test-system lint proto requirements bench bench-peers bench-cuda loadtest clean
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -54,6 +54,9 @@ bench-peers: $(VENV)/.dev  ## our engine beside CTranslate2, ONNX Runtime and Py
 
 bench-cuda: $(VENV)/$(if $(GPU),.dev,.serve)  ## on a GPU: parity with float32, steps, throughput, peers
 	$(BIN)/python -m loadtest.cuda $(ARGS)
+
+loadtest: $(VENV)/.dev  ## latency against load, beside CTranslate2 in three ways (ARGS="--out results")
+	$(BIN)/python -m loadtest.peers.load $(ARGS)
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

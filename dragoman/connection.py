@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from importlib import resources
 
 import grpc
 
@@ -15,29 +16,14 @@ TARGET_VARIABLE = "DRAGOMAN_TARGET"
 API_KEY_VARIABLE = "DRAGOMAN_API_KEY"
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
-# gRFC A6. A translation has no side effects, so a call that met no server, or one that was
-# warming up or leaving, may be made again; gRPC waits as long as the server's pushback asks.
-# RESOURCE_EXHAUSTED is not among the codes: a caller should know that it is too fast.
-SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [
-                {"service": "dragoman.v1.TranslationService"},
-                {"service": "dragoman.v1.ModelService"},
-            ],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-    # Retries stop while more than half of the tokens are gone, so that a server that is down
-    # is not met by four times the calls.
-    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
-}
+# gRFC A6, in a file of its own so that clients in other languages can be given the same. A
+# translation has no side effects, so a call that met no server, or one that was warming up or
+# leaving, may be made again; gRPC waits as long as the server's pushback asks. RESOURCE_EXHAUSTED
+# is not among the codes: a caller should know that it is too fast. Retries stop while more than
+# half of the throttling's tokens are gone, lest a server that is down meet four times the calls.
+SERVICE_CONFIG = json.loads(
+    resources.files("dragoman").joinpath("service_config.json").read_text(encoding="utf-8")
+)
 
 CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),

@@ -5,12 +5,12 @@ DragomanError
 ├── UnknownModelError       no such model, or none for the languages
 ├── UnauthenticatedError    no key, or a wrong one
 ├── FailedPreconditionError it cannot be done as things stand
-├── QuotaExceededError      this caller has used its share
 ├── DeadlineExceededError   the timeout passed first
 ├── CancelledError          the call was cancelled
 ├── ServerError             the server failed
 └── RetryableError          may succeed after ``retry_after_seconds``
     ├── OverloadedError     no room now; nothing was computed
+    ├── QuotaExceededError  this caller has used its share
     └── UnavailableError    not there, not ready, or shutting down
 """
 
@@ -52,10 +52,6 @@ class FailedPreconditionError(DragomanError):
     """It cannot be done as things stand, such as loading a bundle that is damaged."""
 
 
-class QuotaExceededError(DragomanError):
-    """The caller has used its share; others may still be served."""
-
-
 class DeadlineExceededError(DragomanError):
     """The timeout passed before the answer came; the server has dropped the work."""
 
@@ -81,6 +77,13 @@ class OverloadedError(RetryableError):
     """The server has no room; nothing was computed.
 
     Without ``retry_after_seconds`` the call itself is too large, and waiting will not help.
+    """
+
+
+class QuotaExceededError(RetryableError):
+    """The caller has used its share; others may still be served.
+
+    Without ``retry_after_seconds`` the call alone is larger than the share.
     """
 
 

@@ -23,6 +23,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import dragoman
 from server.bundle import open_bundle
@@ -33,7 +35,9 @@ from server.text.pipeline import TranslationPipeline
 from server.text.request import TranslationRequest
 
 CLIENTS = 32
-_READY = re.compile(r"READY in ([\d.]+) s: .* on 127\.0\.0\.1:(\d+), metrics on 127\.0\.0\.1:(\d+)")
+_READY = re.compile(
+    r"READY in ([\d.]+) s: .* on 127\.0\.0\.1:(\d+),(?: metrics on (127\.0\.0\.1:\d+))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +138,34 @@ class Served:
     """From the start of the process to READY, Python and imports counted."""
     pid: int
     metrics: str
-    """Where its metrics are."""
+    """Where its metrics are; of a peer's front nowhere."""
+
+    @property
+    def metrics_target(self) -> str:
+        """Host and port of them."""
+        return urlsplit(self.metrics).netloc
 
     def resident_megabytes(self) -> float:
         """Its resident memory now."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def cpu_seconds(self) -> float:
+        """CPU time that it has taken so far."""
+        text = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii")
+        fields = text.rpartition(")")[2].split()  # the name before it may hold spaces
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def open_files(self) -> int:
+        """Descriptors that it holds now, connections among them."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def sample(self, name: str) -> float:
+        """The sum of a metric's samples now."""
+        with urlopen(self.metrics, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        pattern = re.compile(rf"{name}(?:\{{.*\}})? (\S+)")
+        return sum(float(found[1]) for line in lines if (found := pattern.fullmatch(line)))
 
 
 @contextlib.contextmanager
@@ -151,6 +177,17 @@ def served(bundle: Path, *arguments: str) -> Iterator[Served]:
     ]  # fmt: skip
     if "--sentence-cache-bytes" not in arguments:
         command += ["--sentence-cache-bytes", "0"]
+    with running(command) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[Served]:
+    """A server of this project's API in a process of its own, once it has said READY.
+
+    Raises:
+        RuntimeError: it ended before that.
+    """
     started = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -159,20 +196,25 @@ def served(bundle: Path, *arguments: str) -> Iterator[Served]:
             if found := _READY.search(line):
                 break
         else:
-            msg = "the server did not start"
+            msg = f"the server did not start: {' '.join(command)}"
             raise RuntimeError(msg)
         # Its log must be read on, or the pipe fills and the server waits.
         sink = ["cat"]
-        drain = subprocess.Popen(sink, stdin=process.stderr, stdout=subprocess.DEVNULL)
         elapsed = time.monotonic() - started
-        metrics = f"http://127.0.0.1:{found[3]}/metrics"
-        yield Served(f"127.0.0.1:{found[2]}", float(found[1]), elapsed, process.pid, metrics)
-        process.terminate()
-        process.wait(30)
-        drain.wait(5)
+        metrics = f"http://{found[3]}/metrics" if found[3] else ""
+        with subprocess.Popen(sink, stdin=process.stderr, stdout=subprocess.DEVNULL):
+            try:
+                yield Served(
+                    f"127.0.0.1:{found[2]}", float(found[1]), elapsed, process.pid, metrics
+                )
+                process.terminate()
+                process.wait(30)
+            finally:
+                process.kill()  # or who reads its log would be waited for in vain
     finally:
         process.kill()
         process.wait()
+        process.stderr.close()
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import signal
 import sys
@@ -11,6 +12,8 @@ import time
 import uvloop
 from prometheus_client import start_http_server
 
+from server import log
+from server.access.gate import Gate
 from server.api.door import Door
 from server.api.models import ModelService
 from server.api.translation import TranslationService
@@ -19,6 +22,7 @@ from server.metrics import Metrics
 from server.registry import ModelRegistry
 from server.settings import Settings, read_settings
 from server.text.catalogue import Catalogue
+from server.tracing import Tracer
 
 logger = logging.getLogger("dragoman")
 
@@ -28,10 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        )
+        log.set_up(settings)
         for line in settings.lines():
             logger.info("setting %s", line)
         uvloop.run(serve(settings, started))
@@ -52,6 +53,10 @@ async def serve(settings: Settings, started: float) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = Metrics()
+    gate = Gate(settings.key_file)
+    tracer = None
+    if settings.otlp_endpoint is not None:
+        tracer = Tracer(settings.otlp_endpoint, settings.trace_sample_ratio)
     catalogue = Catalogue()
     registry = ModelRegistry(
         catalogue, settings, metrics, lambda serving: door.set_serving(serving=serving)
@@ -63,7 +68,10 @@ async def serve(settings: Settings, started: float) -> None:
         ),
         settings,
         metrics,
+        gate,
+        tracer,
     )
+    loop.add_signal_handler(signal.SIGHUP, gate.reload)
     metrics_port = _serve_metrics(settings, metrics)
     await door.start()
     try:
@@ -77,11 +85,14 @@ async def serve(settings: Settings, started: float) -> None:
         ", ".join(pipeline.bundle.manifest.name for pipeline in catalogue),
         settings.host,
         door.port,
-        settings.host,
+        _metrics_host(settings),
         metrics_port,
     )
+    _warn_if_open(settings)
     await stop.wait()
     await drain(door, registry, settings)
+    if tracer is not None:
+        await asyncio.to_thread(tracer.close)
 
 
 async def drain(door: Door, registry: ModelRegistry, settings: Settings) -> None:
@@ -110,14 +121,45 @@ def _admin(registry: ModelRegistry, settings: Settings) -> ModelRegistry | None:
 
 def _serve_metrics(settings: Settings, metrics: Metrics) -> int:
     """Serve /metrics on its own port; returns the port."""
+    host = _metrics_host(settings)
     try:
-        server, _ = start_http_server(
-            settings.metrics_port, addr=settings.host, registry=metrics.registry
-        )
+        server, _ = start_http_server(settings.metrics_port, addr=host, registry=metrics.registry)
     except OSError as error:
-        msg = f"cannot listen on {settings.host}:{settings.metrics_port} ({error.strerror})"
+        msg = f"cannot listen on {host}:{settings.metrics_port} ({error.strerror})"
         raise PortTaken(msg) from error
     return int(server.server_port)
+
+
+def _metrics_host(settings: Settings) -> str:
+    return settings.metrics_host or settings.host
+
+
+def _warn_if_open(settings: Settings) -> None:
+    """Say what whoever reaches the port may do, where others than this machine can."""
+    if _is_loopback(settings.host):
+        return
+    if settings.key_file is None and settings.tls_client_ca is None:
+        logger.warning(
+            "%s: whoever reaches this port may translate%s; --key-file or --tls-client-ca asks "
+            "who they are",
+            settings.host,
+            " and change models" if settings.model_admin else "",
+        )
+    if settings.tls_certificate is None:
+        logger.warning(
+            "%s: texts%s cross the network in the clear; --tls-certificate and --tls-key encrypt",
+            settings.host,
+            "" if settings.key_file is None else " and keys",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     ├── InvalidRequest       the caller's input        INVALID_ARGUMENT + BadRequest
     ├── UnknownModel         no such model or pair     NOT_FOUND
     ├── Overloaded           no room now               RESOURCE_EXHAUSTED + RetryInfo
-    ├── QuotaExceeded        this caller's share       RESOURCE_EXHAUSTED + QuotaFailure
+    ├── QuotaExceeded        this caller's share       RESOURCE_EXHAUSTED + QuotaFailure, RetryInfo
     ├── DeadlineExceeded     the caller's time is up   DEADLINE_EXCEEDED
     ├── RequestCancelled     the caller left           CANCELLED
     ├── NotReady             not warm yet              UNAVAILABLE + RetryInfo
@@ -57,7 +57,21 @@ class Overloaded(_Retryable):
 
 
 class QuotaExceeded(DragomanError):
-    """The caller has used its share."""
+    """The caller has used its share; others may still be served."""
+
+    def __init__(
+        self, message: str, subject: str = "", retry_after_seconds: float | None = None
+    ) -> None:
+        """Say whose share.
+
+        Args:
+            message: what was used up.
+            subject: the caller's name, as the key file has it.
+            retry_after_seconds: until there is enough again; None = there never will be.
+        """
+        super().__init__(message)
+        self.subject = subject
+        self.retry_after_seconds = retry_after_seconds
 
 
 class DeadlineExceeded(DragomanError):

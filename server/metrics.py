@@ -29,13 +29,16 @@ RATIO = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Every value of a label that is known beforehand. They are shown at zero from the start: a rate
 # does not see the first event of a series that came into being with it.
 REASONS = {
-    "rejections": ("invalid", "too_many_requests", "queue_full", "deadline", "shutting_down"),
+    "rejections": (
+        "invalid", "unauthenticated", "quota", "too_many_requests", "queue_full", "deadline",
+        "shutting_down",
+    ),
     "cancellations": ("cancelled", "deadline"),
     "sequences": ("eos", "length", "degenerate", "cancelled", "deadline", "error", "shutdown"),
     "degenerate_outputs": ("loop", "empty", "short", "long", "copy"),
     "retries": ("better", "no better", "failed", "refused"),
     "sentence_cache_requests": ("hit", "join", "miss"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict, SettingsError
 
 from server.errors import SettingsFault
@@ -71,6 +71,9 @@ class Settings(BaseSettings):
         "both halves; empty = such a pair is refused",
     )
     host: str = Field("127.0.0.1", description="address to listen on, gRPC and metrics")
+    metrics_host: str | None = Field(
+        None, description="address of /metrics, which asks for no key; that of gRPC if not given"
+    )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         50051, description="gRPC port; 0 takes a free one"
     )
@@ -164,7 +167,22 @@ class Settings(BaseSettings):
         60_000, description="time for its requests to finish then"
     )
 
+    tls_certificate: Path | None = Field(
+        None, description="encrypt: the certificate chain to show (PEM), read again on change"
+    )
+    tls_key: Path | None = Field(None, description="its private key (PEM)")
+    tls_client_ca: Path | None = Field(
+        None, description="ask callers for a certificate of this authority (PEM): mutual TLS"
+    )
+    key_file: Path | None = Field(
+        None,
+        description="ask callers for a key: names, hashes and quotas (TOML, see 'dragoman key'), "
+        "read again on change and on SIGHUP",
+    )
     reflection: bool = Field(default=True, description="serve gRPC reflection")
+    open_reflection: bool = Field(
+        default=True, description="serve it without a key too, where keys are asked for"
+    )
     golden_check: Literal["strict", "warn", "off"] = Field(
         "warn", description="what a golden sentence that comes out differently does at start"
     )
@@ -181,6 +199,30 @@ class Settings(BaseSettings):
         "balancers turn away before anything is refused",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="lines for people, or one JSON object a line"
+    )
+    log_requests: Literal["failed", "all"] = Field(
+        "failed", description="requests that get a log line; refusals count as served"
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="send OpenTelemetry traces there by gRPC, as to http://127.0.0.1:4317 "
+        "(extra 'otel')",
+    )
+    trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="share of requests that are traced where the caller has not decided"
+    )
+
+    @model_validator(mode="after")
+    def _tls_files_go_together(self) -> Settings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            msg = "tls_certificate and tls_key go together"
+            raise ValueError(msg)
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            msg = "tls_client_ca needs tls_certificate and tls_key"
+            raise ValueError(msg)
+        return self
 
     def lines(self) -> list[str]:
         """The effective settings, one ``name = value`` a line."""
@@ -206,7 +248,8 @@ def read_settings(arguments: list[str] | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        msg = f"{name}: {first['msg']}"
+        what = first["msg"].removeprefix("Value error, ")
+        msg = f"{name}: {what}" if name else what
         raise SettingsFault(msg) from error
     except SettingsError as error:
         raise SettingsFault(str(error).splitlines()[0]) from error

@@ -29,10 +29,10 @@ from typing import get_args
 
 import torch
 
+from loadtest.machine import describe
 from loadtest.peers.calibration import Choice, Trial, calibrate, layouts
 from loadtest.peers.compare import ComparisonError, Plan, compare_outputs, lineup, run_rounds
 from loadtest.peers.contender import Batching, Kind
-from loadtest.peers.machine import describe
 from loadtest.peers.models import Models, base_models, shipped_models
 from loadtest.peers.process import Scenario, Task
 from loadtest.peers.report import Row, as_json, score_lines, table

@@ -122,10 +122,12 @@ class DynamicBatcher(AbstractAsyncContextManager["DynamicBatcher[Result]"], Gene
                 results = await loop.run_in_executor(self._pool, self._translate, indices)
             except Exception as error:  # noqa: BLE001  it goes to those who wait for it
                 for _, _, future in batch:
-                    future.set_exception(error)
+                    if not future.done():
+                        future.set_exception(error)
                 continue
             for (_, _, future), result in zip(batch, results, strict=True):
-                future.set_result(result)
+                if not future.done():  # who left has cancelled it
+                    future.set_result(result)
 
     async def _collect(self) -> list[tuple[int, float, asyncio.Future[Result]]]:
         await self._some.wait()

@@ -17,7 +17,7 @@ from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 UNKNOWN = "<unk>"
 _SPECIAL = {PAD_ID: "<pad>", BOS_ID: "<s>", EOS_ID: "</s>", UNK_ID: UNKNOWN}
-_SPECIAL_IDS = {name: token for token, name in _SPECIAL.items()}
+SPECIAL_IDS = {name: token for token, name in _SPECIAL.items()}
 
 
 class CTranslate2Engine:
@@ -65,7 +65,7 @@ class CTranslate2Engine:
 
     def ids(self, result: list[str]) -> list[int]:
         """As the protocol says."""
-        return [_SPECIAL_IDS[word] if word in _SPECIAL_IDS else int(word) for word in result]
+        return [SPECIAL_IDS[word] if word in SPECIAL_IDS else int(word) for word in result]
 
     def close(self) -> None:
         """As the protocol says."""

@@ -28,7 +28,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from loadtest.peers.machine import describe
+from loadtest.machine import describe
 from server.bundle import DECODER, Bundle, open_bundle
 from server.errors import BundleError
 

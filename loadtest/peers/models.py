@@ -53,6 +53,18 @@ def shipped_models(trained: Path, bundle: Path, folder: Path) -> Models:
     return _convert(network, bundle, folder, forced_lengths=False)
 
 
+def ctranslate2_model_of(trained: Path, folder: Path) -> Path:
+    """The trained weights for CTranslate2 in int8, and nobody else; returns where.
+
+    Args:
+        trained: a release or run folder.
+        folder: where the model's own goes.
+    """
+    place = folder / "ctranslate2-int8"
+    ctranslate2_model.convert(without_special_tokens(read_trained(trained).model), place, "int8")
+    return place
+
+
 def base_models(trained: Path, folder: Path) -> Models:
     """A Transformer of the paper's base size with weights that are drawn, not trained.
 

@@ -7,19 +7,23 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
+from server.access.gate import Gate
 from server.api.interceptors import Observer
 from server.api.models import ModelService
 from server.api.status import STATUS
+from server.api.tls import server_credentials
 from server.api.translation import TranslationService
 from server.errors import PortTaken
 from server.metrics import Metrics
 from server.settings import Settings
+from server.tracing import Tracer
 
 _DESCRIPTORS = (
     translation_pb2.DESCRIPTOR.services_by_name["TranslationService"],
     models_pb2.DESCRIPTOR.services_by_name["ModelService"],
 )
 SERVICES = tuple(service.full_name for service in _DESCRIPTORS)
+_UNREQUESTED_SECONDS = 3600
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -33,17 +37,31 @@ class Door:
         models: ModelService,
         settings: Settings,
         metrics: Metrics,
+        gate: Gate | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Register the services and take the port.
 
+        Args:
+            translation: translates.
+            models: tells of models.
+            settings: addresses, limits, TLS files.
+            metrics: where requests are counted.
+            gate: lets callers in; None = everybody.
+            tracer: follows requests; None = nobody does.
+
         Raises:
             PortTaken: the port cannot be had.
+            SettingsFault: a TLS file cannot be used.
         """
+        credentials = server_credentials(settings)
         self._metrics = metrics
         methods = [method.name for service in _DESCRIPTORS for method in service.methods]
         metrics.expect(methods, {code.name for code in (grpc.StatusCode.OK, *STATUS.values())})
         self._server = grpc.aio.server(
-            interceptors=[Observer(metrics, settings.max_concurrent_requests)],
+            interceptors=[
+                Observer(metrics, settings, gate or Gate(None), tracer),
+            ],
             options=channel_options(settings),
         )
         translation_pb2_grpc.add_TranslationServiceServicer_to_server(translation, self._server)
@@ -57,7 +75,11 @@ class Door:
         self._names = ("", *names)
         address = f"{settings.host}:{settings.port}"
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = (
+                self._server.add_insecure_port(address)
+                if credentials is None
+                else self._server.add_secure_port(address, credentials)
+            )
         except RuntimeError as error:
             msg = f"cannot listen on {address}: is the port taken?"
             raise PortTaken(msg) from error
@@ -85,6 +107,9 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         "grpc.max_send_message_length": settings.max_message_bytes,
         "grpc.max_receive_message_length": settings.max_message_bytes,
         "grpc.max_concurrent_streams": settings.max_concurrent_streams,
+        # What waits for the event loop waits for its own deadline: gRPC would cancel it after 30 s,
+        # a status that tells a caller nothing.
+        "grpc.server_max_unrequested_time_in_server": _UNREQUESTED_SECONDS,
         "grpc.keepalive_time_ms": settings.keepalive_time_ms,
         "grpc.keepalive_timeout_ms": settings.keepalive_timeout_ms,
         "grpc.keepalive_permit_without_calls": 1,

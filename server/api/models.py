@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from dragoman.v1 import models_pb2, models_pb2_grpc
+from server.access.gate import current_visit
 from server.api import convert
 from server.errors import InvalidRequest, PermissionDenied
 from server.registry import ModelRegistry
@@ -93,8 +94,9 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         """Who changes models.
 
         Raises:
-            PermissionDenied: nobody, on this server.
+            PermissionDenied: nobody, on this server, or not this caller.
         """
+        current_visit.get().check_admin()
         if self._registry is None:
             msg = "callers may not change this server's models (its setting model_admin is off)"
             raise PermissionDenied(msg)

@@ -74,22 +74,28 @@ def _details(error: DragomanError) -> list[Message]:
         )
         return [error_details_pb2.BadRequest(field_violations=[violation])]
     if isinstance(error, QuotaExceeded):
-        quota = error_details_pb2.QuotaFailure.Violation(description=str(error))
-        return [error_details_pb2.QuotaFailure(violations=[quota])]
+        quota = error_details_pb2.QuotaFailure.Violation(
+            subject=f"key:{error.subject}" if error.subject else "", description=str(error)
+        )
+        return [error_details_pb2.QuotaFailure(violations=[quota]), *_retry_info(error)]
     if isinstance(error, FailedPrecondition):
         unmet = error_details_pb2.PreconditionFailure.Violation(
             type=error.kind, subject=error.subject, description=str(error)
         )
         return [error_details_pb2.PreconditionFailure(violations=[unmet])]
+    return _retry_info(error)
+
+
+def _retry_info(error: DragomanError) -> list[Message]:
     seconds = _retry_after_seconds(error)
-    if seconds is not None:
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(seconds * 1e9))
-        return [error_details_pb2.RetryInfo(retry_delay=delay)]
-    return []
+    if seconds is None:
+        return []
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(int(seconds * 1e9))
+    return [error_details_pb2.RetryInfo(retry_delay=delay)]
 
 
 def _retry_after_seconds(error: DragomanError) -> float | None:
-    if isinstance(error, (Overloaded, NotReady, ShuttingDown)):
+    if isinstance(error, (Overloaded, NotReady, ShuttingDown, QuotaExceeded)):
         return error.retry_after_seconds
     return None

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from dragoman.v1 import translation_pb2, translation_pb2_grpc
+from server.access.gate import current_visit
 from server.api import convert, text_messages
 from server.errors import InvalidRequest
 from server.settings import Settings
@@ -48,7 +49,10 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         """Every text's translation, in order."""
         names = [f"texts[{index}]" for index in range(len(request.texts))]
         plain = self._read(request, list(request.texts), names, context)
+        visit = current_visit.get()
+        visit.charge(sum(map(len, plain.texts)))
         results = await self._translator.translate(plain)
+        visit.spend(sum(map(_tokens, results)))
         response = translation_pb2.TranslateResponse(model=_model(results))
         pace = Pace()
         for result in results:
@@ -63,6 +67,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         if request.decoding.WhichOneof("strategy") == "beam":
             raise InvalidRequest("decoding.beam", "what is likeliest may change to the last step")
         plain = self._read(request, [request.text], ["text"], context)
+        current_visit.get().charge(len(request.text))
         async with contextlib.aclosing(self._translator.stream(plain)) as events:
             async for event in events:
                 if isinstance(event, Delta):
@@ -71,6 +76,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                     )
                     yield translation_pb2.TranslateStreamResponse(delta=delta)
                 else:
+                    current_visit.get().spend(_tokens(event))
                     result = translation_pb2.StreamResult(
                         translation=convert.translation_message(event),
                         model=convert.model_reference(event),
@@ -92,13 +98,16 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         # What holds for all items is checked once, before the first one comes.
         asked = self._read(options, ["."], ["text"], context)
         self._translator.check(asked)
+        visit = current_visit.get()
         if asked.bulk is None:
             asked = dataclasses.replace(asked, bulk=True)
 
         async def translate(item: Item) -> TextResult:
             convert.check_texts([item.text], ["text"], self._settings)
             plain = dataclasses.replace(asked, texts=[item.text], arrived=time.monotonic())
+            visit.charge(len(item.text))
             (result,) = await self._translator.translate(plain)
+            visit.spend(_tokens(result))
             return result
 
         results = bulk.translated(
@@ -157,6 +166,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         context: Context,
     ) -> TranslationRequest:
         """What is asked; all but the languages is checked before anything is computed."""
+        visit = current_visit.get()
         now = time.monotonic()
         remaining = context.time_remaining()
         return convert.translation_request(
@@ -167,7 +177,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             convert.Caller(
                 arrived=now,
                 deadline=None if remaining is None else now + remaining,
-                tenant=_tenant(context),
+                # A key says whose work it is; what the caller says beside it does not count.
+                tenant=visit.tenant or _tenant(context),
             ),
         )
 
@@ -192,6 +203,11 @@ def _model(results: list[TextResult]) -> translation_pb2.ModelReference | None:
     """The model of a call's translations: the first that any of them went through."""
     found = (convert.model_reference(result) for result in results)
     return next((model for model in found if model is not None), None)
+
+
+def _tokens(result: TextResult) -> int:
+    """What counts against a quota: tokens read and written, from memory or not."""
+    return result.source_tokens + result.target_tokens
 
 
 def _tenant(context: Context) -> str:

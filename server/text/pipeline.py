@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 
 from server.bundle import SOURCE_TOKENIZER, TARGET_TOKENIZER, Bundle
@@ -22,6 +23,7 @@ from server.text.renderer import Renderer
 from server.text.request import Delta, ModelRef, TextResult, TranslationRequest
 from server.text.second_look import SecondLook
 from server.text.single_flight import Runner
+from server.text.stages import current_stages
 from server.text.tokenizer import Tokenizer
 
 # Splitting and tokenising more than this many characters leaves the event loop for a thread.
@@ -163,8 +165,10 @@ class TranslationPipeline:
         self, request: TranslationRequest, characters: int, *, streamed: bool
     ) -> AsyncGenerator[Delta | TextResult, None]:
         await self._turns.take()
+        stages, began = current_stages.get(), time.monotonic()
         texts = await self.prepare(request, streamed=streamed)
         sequences = [sequence for text in texts for sequence in text.sequences]
+        stages.tokenised(began, sequences)
         cost = sum(sequence.cost for sequence in sequences) / characters
         self._cost_per_character += _LEARNING * (cost - self._cost_per_character)
         bulk = request.bulk
@@ -177,6 +181,8 @@ class TranslationPipeline:
             async for _ in progress:
                 for delta in emitter.advance() if emitter else []:
                     yield delta
+        stages.ran(sequences)
+        began = time.monotonic()
         for delta in emitter.finish() if emitter else []:
             yield delta
         await self._turns.take()
@@ -184,6 +190,7 @@ class TranslationPipeline:
         for text in texts:
             text.translations = [self._target.decode(one.target_ids) for one in text.sequences]
             await pace.pause()
+        stages.detokenised(began)
         if self._guard:
             limited = request.max_tokens is not None or request.decoding.min_tokens > 0
             await self._second_look.look(texts, limited=limited, streamed=streamed)

@@ -218,6 +218,14 @@ async def test_unavailable_is_tried_again_unseen(client: Any, echo: Echo) -> Non
     assert len(events) == 2
 
 
+async def test_a_retry_waits_as_long_as_the_server_asks(client: Any, echo: Echo) -> None:
+    echo.fail(grpc.StatusCode.UNAVAILABLE, grpc_retry_pushback_ms="600")
+    start = time.monotonic()
+    await client.translate("a", target_language="zh-TW")
+    assert echo.calls == 2
+    assert time.monotonic() - start >= 0.55  # the service config alone would wait 0.1 s at most
+
+
 async def test_after_four_attempts_unavailable_is_an_error(client: Any, echo: Echo) -> None:
     for _ in range(9):
         echo.fail(grpc.StatusCode.UNAVAILABLE, "warming up", grpc_retry_pushback_ms="20")

@@ -264,7 +264,7 @@ def test_a_client_key_without_its_certificate_is_refused() -> None:
 
 
 def test_the_service_config_names_both_services_of_the_contract() -> None:
-    names = connection.SERVICE_CONFIG["methodConfig"][0]["name"]  # type: ignore[index]
+    names = connection.SERVICE_CONFIG["methodConfig"][0]["name"]
     ours = [
         translation_pb2.DESCRIPTOR.services_by_name["TranslationService"],
         models_pb2.DESCRIPTOR.services_by_name["ModelService"],

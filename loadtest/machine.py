@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("ctranslate2", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
+_PACKAGES = ("ctranslate2", "grpcio", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
 
 
 def describe() -> dict[str, object]:

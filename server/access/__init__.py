@@ -1,0 +1,1 @@
+"""Who may call and how much; knows no protocol, so that every door asks the same gate."""
