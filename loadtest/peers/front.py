@@ -59,9 +59,8 @@ class CTranslate2Runner:
     def refuse_if_late(self, deadline: float | None, flow: Flow, cost: int) -> None:
         """Nothing is refused."""
 
-    def seconds(self, sequences: list[Sequence]) -> float | None:
+    def seconds(self, sequences: list[Sequence]) -> None:
         """Nobody knows."""
-        del sequences
 
     async def generate(self, sequences: list[Sequence]) -> AsyncGenerator[None, None]:
         """Run them; yields when all have ended."""
