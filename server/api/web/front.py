@@ -21,14 +21,13 @@ from starlette.routing import Route
 
 from server.access.gate import current_visit
 from server.api import convert
+from server.api.desk import Desk
 from server.api.http import Front, arrived_at, deadline_of, plain_refusal
+from server.api.tenant import tenant_of
 from server.engine.request import GREEDY, DecodingParameters
 from server.errors import DragomanError, InvalidRequest
 from server.metrics import Metrics
-from server.settings import Settings
-from server.text.catalogue import Catalogue
 from server.text.request import Delta, SentenceResult, TextResult, TranslationRequest
-from server.text.translator import Translator
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {
@@ -61,12 +60,10 @@ class Asked(BaseModel):
 class Page:
     """Answers the page."""
 
-    def __init__(self, catalogue: Catalogue, settings: Settings, metrics: Metrics) -> None:
-        """Set the models, the limits, and the counters that are shown."""
-        self._catalogue = catalogue
-        self._settings = settings
+    def __init__(self, desk: Desk, metrics: Metrics) -> None:
+        """Set where translations come from, and the counters that are shown."""
+        self._desk = desk
         self._metrics = metrics
-        self._translator = Translator(catalogue, settings.pivot_languages)
 
     def front(self) -> Front:
         """Its routes."""
@@ -90,18 +87,9 @@ class Page:
         )
 
     async def models(self, request: Request) -> Response:
-        """The language pairs that are served, and how."""
+        """The language pairs that are served."""
         del request
-        direct = [(pipeline,) for pipeline in self._catalogue]
-        routes = [*direct, *self._catalogue.pivoted(self._settings.pivot_languages)]
-        pairs = [
-            {
-                "source": route[0].bundle.manifest.source_language,
-                "target": route[-1].bundle.manifest.target_language,
-                "models": [pipeline.bundle.manifest.name for pipeline in route],
-            }
-            for route in routes
-        ]
+        pairs = [{"source": source, "target": target} for source, target in self._desk.pairs()]
         return JSONResponse({"pairs": pairs})
 
     async def load(self, request: Request) -> Response:
@@ -119,7 +107,7 @@ class Page:
     async def translate(self, request: Request) -> Response:
         """The translation as it comes: a JSON object a line, ``delta`` often, ``result`` once."""
         asked = await self._read(request)
-        events = self._translator.stream(asked)
+        events = self._desk.translator.stream(asked)
         try:  # what is wrong with the request is told by the status, not in the stream
             first = await anext(events)
         except BaseException:
@@ -162,7 +150,7 @@ class Page:
             fault = error.errors(include_url=False)[0]
             field = ".".join(map(str, fault["loc"])) or "body"
             raise InvalidRequest(field, str(fault["msg"])) from error
-        convert.check_texts([asked.text], ["text"], self._settings)
+        convert.check_texts([asked.text], ["text"], self._desk.settings)
         visit = current_visit.get()
         visit.charge(len(asked.text))
         return TranslationRequest(
@@ -173,11 +161,11 @@ class Page:
             source_language=asked.source_language,
             target_language=asked.target_language,
             protect=True,
-            tenant=visit.tenant or "",
+            tenant=visit.tenant or tenant_of(request.headers.items()),
         )
 
     async def _whole(self, asked: TranslationRequest) -> TextResult:
-        (result,) = await self._translator.translate(asked)
+        (result,) = await self._desk.translator.translate(asked)
         current_visit.get().spend(result.source_tokens + result.target_tokens)
         return result
 
@@ -252,12 +240,11 @@ def _looks(sentence: SentenceResult) -> dict[str, Any]:
 
 
 def _totals(metrics: Metrics) -> tuple[float, float]:
-    """Requests that have ended, and the seconds they took, all methods together."""
-    count = seconds = 0.0
+    """Translations that have ended, and the seconds they took, by whatever door."""
+    totals = {"count": 0.0, "sum": 0.0}
     for family in metrics.request_duration.collect():
         for sample in family.samples:
-            if sample.name.endswith("_count"):
-                count += sample.value
-            elif sample.name.endswith("_sum"):
-                seconds += sample.value
-    return count, seconds
+            kind = sample.name.rpartition("_")[2]
+            if kind in totals and "ranslat" in sample.labels["method"]:
+                totals[kind] += sample.value
+    return totals["count"], totals["sum"]

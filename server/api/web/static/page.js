@@ -19,6 +19,8 @@ let pairs = [];
 let running = new AbortController();
 let pause = 0;
 let looked = null;
+// Whether what is shown is the translation of what is typed.
+let settled = false;
 
 function request() {
   return { text: source.value, source_language: at("from").value, target_language: at("to").value };
@@ -56,6 +58,7 @@ async function showModels() {
 
 function later() {
   clearTimeout(pause);
+  settled = false;
   at("count").textContent = source.value ? `${[...source.value].length} characters` : "";
   pause = setTimeout(translate, PAUSE_MS);
 }
@@ -69,6 +72,7 @@ async function translate() {
   target.setAttribute("aria-busy", "true");
   try {
     for await (const event of server.translate(request(), signal)) show(event);
+    settled = true;
     await showOpen(signal);
   } catch (error) {
     if (!signal.aborted) complain(error);
@@ -181,10 +185,17 @@ function drawAttention() {
 }
 
 async function copy() {
-  await navigator.clipboard.writeText(target.textContent);
+  if (navigator.clipboard) await navigator.clipboard.writeText(target.textContent);
+  else copySelected(); // browsers keep the clipboard from pages without encryption
   at("done").textContent = "Copied";
   at("copy").textContent = "Copied";
   setTimeout(() => { at("copy").textContent = "Copy"; }, 1500);
+}
+
+function copySelected() {
+  getSelection().selectAllChildren(target);
+  document.execCommand("copy");
+  getSelection().removeAllRanges();
 }
 
 async function poll() {
@@ -206,7 +217,7 @@ async function start() {
   at("copy").addEventListener("click", copy);
   for (const id of ["alternatives", "attention"]) {
     at(id).addEventListener("toggle", () => {
-      if (at(id).open && source.value.trim()) showOpen(running.signal).catch(complain);
+      if (at(id).open && settled) showOpen(running.signal).catch(complain);
     });
   }
   for (const id of ["attention-sentence", "attention-layer", "attention-head"]) {
