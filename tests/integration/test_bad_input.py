@@ -49,7 +49,7 @@ FAULTS = [
     ("no language code", ask("Hi.", target_language="not a code!"), "target_language"),
     ("endless language code", ask("Hi.", target_language="z" * 9_000), "target_language"),
     ("another markup", ask("Hi.", mime_type="text/markdown"), "mime_type"),
-    ("no language in it", ask("12345", source_language="", target_language="xx-YY"), "texts[0]"),
+    ("no language in it", ask("12345", source_language="", target_language="fr"), "texts[0]"),
     ("an empty term", ask("Hi.", glossary=[Term(source="a", target=" ")]), "glossary[0].target"),
     ("an empty word", ask("Hi.", do_not_translate=[""]), "do_not_translate[0]"),
     ("5,000 terms", ask("Hi.", do_not_translate=["word"] * 5_000), "glossary"),
