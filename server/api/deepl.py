@@ -126,7 +126,7 @@ class _DeepL:
     async def languages(self, request: Request) -> Response:
         """``/v2/languages``: what texts may be in, or with ``type=target`` become."""
         kind = (await self._fields(request)).first("type") or "source"
-        if kind not in {"source", "target"}:
+        if kind not in ("source", "target"):  # a tuple: of JSON it may be anything
             raise HTTPException(400, "Value for 'type' not supported.")
         pairs = self._desk.pairs()
         if kind == "source":

@@ -102,6 +102,7 @@ def test_fields_may_be_a_form(http: httpx.Client) -> None:
     assert second["text"]
     assert http.post("/v2/languages", data={"type": "target"}).json()[0]["language"] == "ZH-HANT"
     assert http.get("/v2/languages?type=nothing").status_code == 400
+    assert http.post("/v2/languages", json={"type": {"a": [1]}}).status_code == 400
 
 
 @pytest.mark.parametrize(
