@@ -50,6 +50,7 @@ FAULTS = [
     ("endless language code", ask("Hi.", target_language="z" * 9_000), "target_language"),
     ("another markup", ask("Hi.", mime_type="text/markdown"), "mime_type"),
     ("a language that is none", ask("1", target_language="xx-YY"), "target_language"),
+    ("no language in it", ask("12345", source_language="", target_language="fr"), "texts[0]"),
     ("an empty term", ask("Hi.", glossary=[Term(source="a", target=" ")]), "glossary[0].target"),
     ("an empty word", ask("Hi.", do_not_translate=[""]), "do_not_translate[0]"),
     ("5,000 terms", ask("Hi.", do_not_translate=["word"] * 5_000), "glossary"),
