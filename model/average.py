@@ -1,7 +1,8 @@
 """Averages of weights: the moving one that training keeps, and of files afterwards.
 
 Polyak and Juditsky 1992 for the moving average; Vaswani et al. 2017, section 6.1, for the mean of
-the last checkpoints.
+the last checkpoints; Wortsman et al. 2022 (WiSE-FT) for weights between those before a fine-tuning
+and those after.
 """
 
 from __future__ import annotations
@@ -116,4 +117,27 @@ def mean_of(files: list[Path]) -> tuple[Transformer, dict[str, str]]:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(total[name] / len(files))
+    return model, metadata
+
+
+def between(tuned: Path, before: Path, share: float) -> tuple[Transformer, dict[str, str]]:
+    """A network between two, and the metadata of the first.
+
+    Args:
+        tuned: weights after a fine-tuning.
+        before: those that it began with.
+        share: how much the tuned ones count, 0 to 1.
+
+    Raises:
+        CheckpointError: a file cannot be used, or they are of networks of two shapes.
+    """
+    model, metadata = load_weights(tuned)
+    other, _ = load_weights(before)
+    if other.config != model.config:
+        msg = f"{before}: belongs to a network of another shape than {tuned}"
+        raise CheckpointError(msg)
+    values = parameters_of(other)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(values[name].lerp(parameter, share))
     return model, metadata

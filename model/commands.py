@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from model.average import best_kept, kept_weights, mean_of
+from model.average import best_kept, between, kept_weights, mean_of
 from model.board import Board
 from model.checkpoint import BEST, CheckpointError, save_weights, weights_of
 from model.config import ConfigError, Experiment, changes, read_experiment
@@ -209,16 +209,31 @@ def average(arguments: list[str]) -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--last", type=_count, help="how many of the last (default: all kept)")
     which.add_argument("--best", type=_count, help="how many of those with the best chrF")
+    which.add_argument(
+        "--with",
+        dest="before",
+        type=Path,
+        metavar="DIR",
+        help="instead: the run's best weights mixed with those of the run or release it began with",
+    )
+    parser.add_argument(
+        "--share", type=_share, default=0.5, help="with --with: how much the run counts, 0 to 1"
+    )
     options = parser.parse_args(arguments)
     try:
-        files = _chosen(options)
-        model, metadata = mean_of(files)
+        if options.before:
+            files = [weights_of(options.run), weights_of(options.before)]
+            model, metadata = between(files[0], files[1], options.share)
+        else:
+            files = _chosen(options)
+            model, metadata = mean_of(files)
         _copy_run(options.run, options.out)
         save_weights(options.out / BEST, dict(model.state_dict()), metadata)
     except (ConfigError, CheckpointError, OSError) as error:
         _say(f"dragoman average: {error}")
         return _FAULT
-    print(f"{options.out}: mean of {', '.join(path.stem for path in files)}")
+    how = f"{options.share:g} between" if options.before else "mean of"
+    print(f"{options.out}: {how} {', '.join(path.stem for path in files)}")
     return 0
 
 
@@ -248,6 +263,17 @@ def _copy_run(run: Path, folder: Path) -> None:
         (folder / REPORT_MARKDOWN).write_text(account, encoding="utf-8")
     counts = json.dumps(pair_counts(run), indent=1)
     (folder / COUNTS).write_text(counts + "\n", encoding="utf-8")
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        msg = f"'{text}' is not a number from 0 to 1"
+        raise argparse.ArgumentTypeError(msg)
+    return share
 
 
 def _count(text: str) -> int:

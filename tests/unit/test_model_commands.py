@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from model_fixtures import write_corpus
 
 from model import commands, looking
@@ -224,3 +225,22 @@ def test_weights_that_cannot_be_begun_with_are_a_fault(
     edit(tmp_path, old, new)
     assert call(tmp_path, "--out", str(tmp_path / "second"), "--from", str(first)) == 2
     assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_weights_may_lie_between_those_before_and_after(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(tmp_path, pairs=100)
+    assert call(tmp_path) == 0
+    first, second, mixed = (tmp_path / name for name in ("run", "second", "mixed"))
+    assert call(tmp_path, "--out", str(second), "--from", str(first)) == 0
+    asked = [str(second), "--with", str(first), "--out", str(mixed)]
+    assert commands.average([*asked, "--share", "0.75"]) == 0
+    assert "0.75 between" in capsys.readouterr().out
+    found = [load_weights(folder / "best.safetensors")[0] for folder in (first, second, mixed)]
+    for before, after, between in zip(*(dict(one.named_parameters()).values() for one in found),
+                                      strict=True):  # fmt: skip
+        expected = 0.25 * before.detach() + 0.75 * after.detach()
+        assert torch.allclose(between.detach(), expected, atol=1e-6)
+    with pytest.raises(SystemExit):
+        commands.average([*asked, "--share", "1.5"])
