@@ -193,7 +193,7 @@ def _one_engine(
         min_encode_rows=max(1, settings.slots // 4),
     )
     scheduler = Scheduler(pool, policy, bos_id=tokens.bos, eos_id=tokens.eos)
-    search = Search(pool, eos_id=tokens.eos, never={tokens.pad, tokens.bos, tokens.unk})
+    search = Search(pool, eos_id=tokens.eos, never=tokens.never)
     return Engine(name, scheduler, runner, search, metrics, checked=settings.check_integrity)
 
 

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 
-from server.bundle import SOURCE_TOKENIZER, TARGET_TOKENIZER, Bundle
+from server.bundle import Bundle
 from server.engine.request import FinishReason, Flow, Sequence
 from server.errors import DeadlineExceeded, ModelFailure, RequestCancelled, ShuttingDown
 from server.metrics import Metrics
@@ -24,7 +24,7 @@ from server.text.request import Delta, ModelRef, TextResult, TranslationRequest
 from server.text.second_look import SecondLook
 from server.text.single_flight import Runner
 from server.text.stages import current_stages
-from server.text.tokenizer import Tokenizer
+from server.text.tokenizer import tokenizers_of
 
 # Splitting and tokenising more than this many characters leaves the event loop for a thread.
 _INLINE_CHARACTERS = 4000
@@ -60,8 +60,7 @@ class TranslationPipeline:
         self.bundle = bundle
         self._engine = engine
         manifest = bundle.manifest
-        source = Tokenizer(bundle.read(SOURCE_TOKENIZER), SOURCE_TOKENIZER)
-        self._target = Tokenizer(bundle.read(TARGET_TOKENIZER), TARGET_TOKENIZER)
+        source, self._target = tokenizers_of(bundle)
         self._guard = guard
         self._interactive_sentences = interactive_sentences
         self._renderer = Renderer(source, self._target)
