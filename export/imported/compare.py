@@ -41,6 +41,8 @@ class Translated:
     texts: list[str]
     sources: list[list[int]]
     """Ids of the first few, without the end token."""
+    limits: list[int]
+    """Most tokens of each of them."""
     target_in: NDArray[np.int64]
     """[B, T], what the decoder was given for these, padded."""
     counted: NDArray[np.bool_]
@@ -99,6 +101,7 @@ def translated(
         ids=outputs,
         texts=[target.decode(row) for row in outputs],
         sources=sources,
+        limits=exported.limits(sources),
         target_in=target_in,
         counted=counted,
         logits=forced_logits(exported, sources, target_in),

@@ -41,8 +41,8 @@ def verify_import(
         ours = translated(draft, sentences, pair)
     difference = logits_difference(network, ours, model.tokens)
     theirs = [
-        reference_output(network, ids, model.tokens, len(out) + 1, forced=pair.target_ids)
-        for ids, out in zip(ours.sources, ours.ids, strict=False)
+        reference_output(network, ids, model.tokens, limit, forced=pair.target_ids)
+        for ids, limit in zip(ours.sources, ours.limits, strict=True)
     ]
     equal = sum(one == other for one, other in zip(theirs, ours.ids, strict=False))
     line = (
@@ -101,6 +101,7 @@ def reference_output(
     *,
     forced: tuple[int, ...] = (),
     beams: int = 1,
+    min_new_tokens: int = 0,
 ) -> list[int]:
     """What ``generate`` puts out for ids without end, itself without begin and end.
 
@@ -114,6 +115,7 @@ def reference_output(
         do_sample=False,
         num_beams=beams,
         max_new_tokens=max_tokens,
+        min_new_tokens=min_new_tokens,
         eos_token_id=tokens.eos,
         pad_token_id=tokens.pad,
         bad_words_ids=None,
