@@ -216,6 +216,8 @@ async def check_goldens(pipeline: TranslationPipeline, settings: Settings) -> No
     if settings.golden_check == "off":
         return
     goldens = pipeline.bundle.manifest.goldens
+    languages = goldens[0].source_language, goldens[0].target_language
+    pipeline = pipeline.between(pipeline.pairs.nearest(*languages)[1])
     request = TranslationRequest(
         texts=[golden.source for golden in goldens],
         field_names=[f"goldens[{index}]" for index in range(len(goldens))],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from export.imported.checkpoint import Checkpoint, ImportRefused
+from export.imported.m2m import read_m2m
 from export.imported.marian import read_marian
 from export.imported.model import ImportedModel
 
-READERS = {"marian": read_marian}
+READERS = {"m2m_100": read_m2m, "marian": read_marian}
 
 
 def read_model(checkpoint: Checkpoint) -> ImportedModel:

@@ -52,8 +52,8 @@ class ImportSettings:
     """``mul`` for the several languages of a model."""
     shown: tuple[str, str]
     """The pair that golden sentences are in."""
+    licence: str
     precision: Precision = "int8-rows"
-    licence: str = "not stated"
     max_source_tokens: int = 256
     max_target_tokens: int = 256
 

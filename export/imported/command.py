@@ -21,6 +21,7 @@ from server.errors import BundleError
 from server.text.languages import MANY
 
 _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "int8": "int8-rows", "fp16": "fp16"}
+_NOT_STATED = "not stated"
 _LICENCE = re.compile(r"^license:\s*(\S.*)$", re.MULTILINE)
 
 
@@ -127,9 +128,9 @@ def _licence(folder: Path) -> str:
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ImportSettings.licence
+        return _NOT_STATED
     match = _LICENCE.search(text.split("\n---", 1)[0])
-    return match[1].strip() if match else ImportSettings.licence
+    return match[1].strip() if match else _NOT_STATED
 
 
 def _sentences(path: Path | None) -> Sentences:

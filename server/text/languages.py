@@ -51,8 +51,8 @@ class Pairs:
 
         An empty code is for who has not been asked: the model's first.
         """
-        first, from_language = min((_distance(source, code), code) for code in self.sources)
-        second, to_language = min((_distance(target, code), code) for code in self.targets)
+        first, from_language = _closest(source, self.sources)
+        second, to_language = _closest(target, self.targets)
         before, after = (
             self._known.get(code, Language(code=code)) for code in (from_language, to_language)
         )
@@ -60,8 +60,14 @@ class Pairs:
         return (first, second), Pair(from_language, to_language, ids, tuple(after.target_ids))
 
 
+def _closest(wanted: str, offered: list[str]) -> tuple[int, str]:
+    """How far the closest code is, and which it is; of equals the first."""
+    distances = [distance(wanted, code) if wanted else 0 for code in offered]
+    least = min(distances)
+    return least, offered[distances.index(least)]
+
+
 @functools.lru_cache(maxsize=4096)
-def _distance(wanted: str, offered: str) -> int:
-    if not wanted:
-        return 0
+def distance(wanted: str, offered: str) -> int:
+    """How far two written languages are apart, by langcodes' measure; 0 = the same."""
     return 0 if wanted == offered else langcodes.tag_distance(wanted, offered)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncGenerator
 
@@ -15,6 +16,7 @@ from server.text.degeneration import scripts_differ
 from server.text.emitter import Emitter
 from server.text.explanation import Explainer
 from server.text.keeping import Keeping
+from server.text.languages import Pair, Pairs
 from server.text.pace import Pace, Turns
 from server.text.prepared import Prepared
 from server.text.preparer import Preparer
@@ -32,7 +34,7 @@ _LEARNING = 0.05
 
 
 class TranslationPipeline:
-    """Translates with one model."""
+    """Translates with one model, from one language to another."""
 
     def __init__(
         self,
@@ -43,6 +45,8 @@ class TranslationPipeline:
         metrics: Metrics | None = None,
         guard: bool = True,
         interactive_sentences: int = 32,
+        whole: TranslationPipeline | None = None,
+        pair: Pair | None = None,
     ) -> None:
         """Read the bundle's tokenizers.
 
@@ -53,6 +57,9 @@ class TranslationPipeline:
             metrics: where degenerate outputs are counted.
             guard: whether to stop outputs that go round in circles, and to try again.
             interactive_sentences: a request of more is bulk work, unless it says otherwise.
+            whole: the model's first pipeline, to share its tokenizers and its turns with; None =
+                this is the first.
+            pair: which of the model's languages; None = its first.
 
         Raises:
             BundleError: a tokenizer is no tokenizer, or its size is not the manifest's.
@@ -60,17 +67,21 @@ class TranslationPipeline:
         self.bundle = bundle
         self._engine = engine
         manifest = bundle.manifest
-        source, self._target = tokenizers_of(bundle)
+        self.pairs = Pairs(manifest) if whole is None else whole.pairs
+        self.pair = pair or self.pairs.nearest("", "")[1]
+        self._tokenizers = tokenizers_of(bundle) if whole is None else whole._tokenizers  # noqa: SLF001
+        source = self._tokenizers[0].beginning(self.pair.source_ids)
+        self._target = self._tokenizers[1]
         self._guard = guard
         self._interactive_sentences = interactive_sentences
         self._renderer = Renderer(source, self._target)
-        self._preparer = Preparer(manifest, source, self._target, guard=guard)
+        self._preparer = Preparer(manifest, self.pair, source, self._target, guard=guard)
         metrics = metrics or Metrics()
         self._second_look = SecondLook(
             engine,
             self._target,
             metrics,
-            other_script=scripts_differ(manifest.source_language, manifest.target_language),
+            other_script=scripts_differ(self.pair.source_language, self.pair.target_language),
         )
         self._keeping = Keeping(
             engine,
@@ -88,19 +99,40 @@ class TranslationPipeline:
             self._renderer,
             slots,
             manifest.tokens.eos,
-            manifest.target_language,
+            self.pair.target_language,
         )
         self._cost_per_character = 0.0
-        self._pressure = Pressure()
-        self._turns = Turns()
+        self._pressure = Pressure() if whole is None else whole._pressure  # noqa: SLF001
+        self._turns = Turns() if whole is None else whole._turns  # noqa: SLF001
         self._preparing = 0
         self._settled = asyncio.Event()
+        self._another = functools.partial(
+            TranslationPipeline,
+            bundle,
+            engine,
+            slots,
+            metrics=metrics,
+            guard=guard,
+            interactive_sentences=interactive_sentences,
+            whole=self,
+        )
+        self._others: dict[Pair, TranslationPipeline] = {}
+
+    def between(self, pair: Pair) -> TranslationPipeline:
+        """The same model for another pair of its languages; made when it is first asked for."""
+        if pair == self.pair:
+            return self
+        if pair not in self._others:
+            self._others[pair] = self._another(pair=pair)
+        return self._others[pair]
 
     async def settled(self) -> None:
         """Nobody who was let in is still on the way to the engine, which may then be drained."""
         while self._preparing:
             self._settled.clear()
             await self._settled.wait()
+        for other in list(self._others.values()):
+            await other.settled()
 
     async def translate(self, request: TranslationRequest) -> list[TextResult]:
         """One result a text, in order.
@@ -213,7 +245,7 @@ class TranslationPipeline:
                 yield
 
     def _emitter(self, text: Prepared) -> Emitter:
-        return Emitter(self._target, self._renderer, text, self.bundle.manifest.target_language)
+        return Emitter(self._target, self._renderer, text, self.pair.target_language)
 
     def seconds(self, sequences: list[Sequence]) -> float | None:
         """How long these would take if they came now, about; None while nothing is known."""

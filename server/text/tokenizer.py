@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import sentencepiece
@@ -42,10 +43,17 @@ class Tokenizer:
             msg = f"{name}: not a SentencePiece model"
             raise BundleError(msg) from error
         own = [self._processor.id_to_piece(token) for token in range(self._processor.vocab_size())]
+        self._first: tuple[int, ...] = ()
         self._pieces = own if vocabulary is None else vocabulary
         self._numbers = None if vocabulary is None else _numbers(own, vocabulary, unk_id)
         """The id of each piece of the file."""
         self._texts = [self._text(token) for token in range(len(self))]
+
+    def beginning(self, ids: tuple[int, ...]) -> Tokenizer:
+        """The same, but every text's ids begin with these."""
+        other = copy.copy(self)
+        other._first = ids  # noqa: SLF001  our own kind
+        return other
 
     def _text(self, token: int) -> str | None:
         """What a piece adds to a text; None where that depends on its neighbours."""
@@ -67,11 +75,13 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without begin and end."""
         ids: list[int] = self._processor.encode(text)
-        return ids if self._numbers is None else [self._numbers[number] for number in ids]
+        if self._numbers is not None:
+            ids = [self._numbers[number] for number in ids]
+        return [*self._first, *ids] if self._first else ids
 
     def places(self, text: str) -> list[tuple[int, int]]:
         """Where in the text each of its ids stands, in code points, without begin and end."""
-        places, start = [], 0
+        places, start = [(0, 0)] * len(self._first), 0
         for piece in self._processor.encode(text, return_type="proto").pieces:
             end = start + len(piece.surface)
             places.append((start, end))

@@ -80,3 +80,24 @@ def marian(folder: Path, seed: int = 0, **options: object) -> Path:
     network.final_logits_bias.copy_(0.3 * noise)
     network.save_pretrained(folder)
     return folder
+
+
+def m2m(folder: Path, seed: int = 0) -> Path:
+    """English, German and Chinese each way, with the layout of NLLB-200."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = pieces_of([*ENGLISH, *GERMAN], 110)
+    (folder / "sentencepiece.bpe.model").write_bytes(model)
+    first = len(piece_list(model)) + 1
+    added = [{"id": 2, "content": "</s>"}]
+    for number, code in enumerate(["eng_Latn", "deu_Latn", "zho_Hant"], first):
+        added.append({"id": number, "content": code})
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    config = transformers.M2M100Config(
+        vocab_size=first + 4, d_model=32, encoder_layers=2, decoder_layers=3,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=48,
+        decoder_ffn_dim=48, max_position_embeddings=96,
+    )  # fmt: skip
+    network = transformers.M2M100ForConditionalGeneration(config).eval()
+    _random(network, seed)
+    network.save_pretrained(folder)
+    return folder

