@@ -21,8 +21,9 @@ Activation = Literal["relu", "swish", "gelu", "gelu_tanh"]
 class Matrix(Protocol):
     """A linear layer: ``torch.nn.Linear``, or :class:`Linear`; known by its identity."""
 
-    weight: Tensor
-    """[N, K]."""
+    @property
+    def weight(self) -> Tensor:
+        """[N, K]."""
 
     @property
     def bias(self) -> Tensor | None:
@@ -33,8 +34,15 @@ class Matrix(Protocol):
 class Linear:
     """A linear layer that is no module."""
 
-    weight: Tensor
+    stored: Tensor
     bias: Tensor | None = None
+    scale: float = 1.0
+    """What the stored weight is multiplied by, each time it is looked at."""
+
+    @property
+    def weight(self) -> Tensor:
+        """[N, K]."""
+        return self.stored if self.scale == 1.0 else self.stored.float() * self.scale
 
 
 @dataclass(frozen=True, slots=True)

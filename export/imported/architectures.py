@@ -6,8 +6,9 @@ from export.imported.checkpoint import Checkpoint, ImportRefused
 from export.imported.m2m import read_m2m
 from export.imported.marian import read_marian
 from export.imported.model import ImportedModel
+from export.imported.t5 import read_t5
 
-READERS = {"m2m_100": read_m2m, "marian": read_marian}
+READERS = {"m2m_100": read_m2m, "marian": read_marian, "mt5": read_t5, "t5": read_t5}
 
 
 def read_model(checkpoint: Checkpoint) -> ImportedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import re
 import sys
@@ -17,8 +18,10 @@ from export.imported.checkpoint import Checkpoint, ImportRefused
 from export.imported.compare import Sentences
 from export.imported.model import ImportedModel
 from export.verify import ExportError
+from server.bundle import Language
 from server.errors import BundleError
 from server.text.languages import MANY
+from server.text.tokenizer import Tokenizer
 
 _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "int8": "int8-rows", "fp16": "fp16"}
 _NOT_STATED = "not stated"
@@ -47,7 +50,8 @@ def _fault(reason: object) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dragoman import",
-        description="Make a bundle of a downloaded MarianMT (OPUS-MT) checkpoint.",
+        description="Make a bundle of a downloaded checkpoint: MarianMT (OPUS-MT), M2M-100, NLLB-200, T5, "
+        "mT5.",
     )
     parser.add_argument("checkpoint", type=Path, help="its folder: config.json, safetensors ...")
     parser.add_argument(
@@ -55,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source", help="language it reads, BCP-47 (default: as it says itself)")
     parser.add_argument("--target", help="language it writes (default: as it says itself)")
+    parser.add_argument(
+        "--prefix",
+        help="what every source begins with, for T5: 'translate English to German: ' (default: as "
+        "its configuration says, for each target language)",
+    )
     parser.add_argument(
         "--precision", choices=_PRECISIONS, default="int8", help="fp16 is for CUDA (default: int8)"
     )
@@ -79,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
 def _import(options: argparse.Namespace) -> None:
     checkpoint = Checkpoint(options.checkpoint)
     model = read_model(checkpoint)
+    if options.prefix:
+        model = _with_prefix(model, options.prefix, options.target)
     source, target = _languages(options, checkpoint, model)
     settings = ImportSettings(
         name=options.name or options.out.resolve().name,
@@ -111,7 +122,8 @@ def _languages(
     said = checkpoint.json("tokenizer_config.json") if checkpoint.has("tokenizer_config.json") else {}
     many_sources = any(language.source_ids for language in model.languages)
     found = []
-    for side, many in (("source", many_sources), ("target", bool(model.languages))):
+    many_targets = bool(model.languages) and not options.prefix
+    for side, many in (("source", many_sources), ("target", many_targets)):
         given = getattr(options, side) or said.get(f"{side}_lang") or ""
         if many:
             found.append(MANY)
@@ -121,6 +133,18 @@ def _languages(
             msg = f"say which language it {'reads' if side == 'source' else 'writes'}: --{side} en"
             raise ImportRefused(msg)
     return found[0], found[1]
+
+
+def _with_prefix(model: ImportedModel, prefix: str, target: str | None) -> ImportedModel:
+    """The model as one that is asked for one language, by this."""
+    if not target:
+        msg = "--prefix asks for one language: say which, --target de"
+        raise ImportRefused(msg)
+    pieces = model.source
+    tokenizer = Tokenizer(pieces.model, "the tokenizer", pieces.vocabulary, model.tokens.unk)
+    ids = tokenizer.encode(prefix.strip())
+    code = langcodes.standardize_tag(target)
+    return dataclasses.replace(model, languages=[Language(code=code, asked_ids=ids)])
 
 
 def _licence(folder: Path) -> str:

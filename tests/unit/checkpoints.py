@@ -47,6 +47,8 @@ def _random(network: torch.nn.Module, seed: int) -> None:
             else:
                 sharp = any(part in name for part in ("q_proj", "k_proj"))
                 size = 2.0 if sharp else 1.0 if "shared" in name else 1.5
+                if name.endswith(("ttention.q.weight", "ttention.k.weight")):
+                    size = 0.7  # T5's scores are not divided by anything
                 parameter.copy_(noise * size * parameter.shape[-1] ** -0.5)
 
 
@@ -101,3 +103,36 @@ def m2m(folder: Path, seed: int = 0) -> Path:
     _random(network, seed)
     network.save_pretrained(folder)
     return folder
+
+
+def t5(folder: Path, seed: int = 0, **options: object) -> Path:
+    """English to German and French, as T5 1.0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prefixes = ["translate English to German:", "translate English to French:"]
+    model = pieces_of(
+        [*ENGLISH, *GERMAN, *prefixes * 9], 130,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+    )  # fmt: skip
+    (folder / "spiece.model").write_bytes(model)
+    config = transformers.T5Config(
+        **{
+            "vocab_size": len(piece_list(model)) + 5, "d_model": 32, "d_kv": 16, "d_ff": 48,
+            "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,
+            "relative_attention_num_buckets": 8, "relative_attention_max_distance": 12,
+            "decoder_start_token_id": 0,
+            "task_specific_params": {
+                "translation_en_to_de": {"prefix": prefixes[0] + " "},
+                "translation_en_to_fr": {"prefix": prefixes[1] + " "},
+                "summarization": {"prefix": "summarize: "},
+            },
+        } | options
+    )  # fmt: skip
+    network = transformers.T5ForConditionalGeneration(config).eval()
+    _random(network, seed)
+    network.save_pretrained(folder)
+    return folder
+
+
+def t5_gated(folder: Path, seed: int = 0) -> Path:
+    """The same as T5 1.1: gated, and logits not scaled."""
+    return t5(folder, seed, feed_forward_proj="gated-gelu", tie_word_embeddings=False)

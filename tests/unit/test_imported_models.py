@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import ENGLISH, m2m, marian, transformers
+from checkpoints import ENGLISH, m2m, marian, t5, t5_gated, transformers
 
 from export.imported.architectures import read_model
 from export.imported.bundle import ImportSettings, draft_bundle, write_imported
@@ -27,16 +27,20 @@ from server.text.tokenizer import tokenizers_of
 SOURCES = [*ENGLISH[::3], "The dog ☃ sees.", "the", "What I have seen is a big, big house."]
 SETTINGS = ImportSettings(
     name="imported", source_language="en", target_language="de", shown=("en", "de"),
-    licence="none",     precision="fp32", max_source_tokens=40, max_target_tokens=40,
+    licence="none",     precision="fp32", max_source_tokens=90, max_target_tokens=40,
 )  # fmt: skip
-MAKERS: dict[str, Callable[[Path], Path]] = {"m2m": m2m, "marian": marian}
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "m2m": m2m, "marian": marian, "t5": t5, "t5-gated": t5_gated,
+}  # fmt: skip
 
 
 def settings(model: ImportedModel) -> ImportSettings:
     """With the languages that a model with several has."""
     if not model.languages:
         return SETTINGS
-    return dataclasses.replace(SETTINGS, source_language="mul", target_language="mul")
+    many = any(language.source_ids for language in model.languages)
+    source = "mul" if many else "en"
+    return dataclasses.replace(SETTINGS, source_language=source, target_language="mul")
 
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))
