@@ -115,9 +115,7 @@ class GraphBuilder:
 
     def model(self, name: str) -> onnx.ModelProto:
         """The finished graph; checked, if it is complete without a file of weights."""
-        graph = helper.make_graph(
-            self._nodes, name, self._inputs, self._outputs, self._constants
-        )
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],

@@ -297,6 +297,7 @@ def _write_report(folder: Path, report: ParityReport) -> None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write it with the digests of all files that are there."""
     digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
     complete = manifest.model_copy(update={"files": digests})
     text = json.dumps(complete.model_dump(exclude_none=True), indent=1, ensure_ascii=False)

@@ -40,6 +40,8 @@ _CACHES: dict[Precision, CacheType] = {
 }
 _FEWEST_TOKENS = 2  # a token and the end
 _GOLDENS = 8
+_HEAD_SIZES = 8
+"""What the attention operator takes multiples of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,9 @@ def _check_limits(model: ImportedModel, settings: ImportSettings) -> None:
     if min(limits) < _FEWEST_TOKENS:
         msg = f"token limits count the end token, so they are {_FEWEST_TOKENS} or more"
         raise ExportError(msg)
+    if model.network.head_size % _HEAD_SIZES:
+        msg = f"heads of size {model.network.head_size}: only multiples of {_HEAD_SIZES} can be run"
+        raise ExportError(msg)
     if model.positions is not None and max(limits) > model.positions:
         msg = f"the model has {model.positions} positions, fewer than the token limits asked for"
         raise ExportError(msg)
@@ -143,9 +148,7 @@ def _compared(
     """The report, and what the draft makes of the sentences."""
     if settings.precision == "fp32":
         _log.info("translating %d sentences", len(sentences.sources))
-        report = ImportReport(
-            precision="fp32", compared_with="nothing", measured_on=HOST.provider
-        )
+        report = ImportReport(precision="fp32", compared_with="nothing", measured_on=HOST.provider)
         return report, translated(draft, sentences, pair)
     beside = draft.folder.with_name(f"{draft.folder.name}.float32")
     shutil.rmtree(beside, ignore_errors=True)

@@ -18,7 +18,12 @@ from torch import Tensor
 from export.network import Linear, Norm
 
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+_PICKLES = (
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "tf_model.h5",
+    "flax_model.msgpack",
+)
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _LAYER_NORM_EPSILON = 1e-5  # torch's, which these architectures leave as it is
 
@@ -180,7 +185,7 @@ class Checkpoint:
             if self.has(name):
                 msg = (
                     f"{self.folder / name}: not opened, for such a file can run code; where you "
-                    f"trust it, convert it: python -c \"from transformers import "
+                    f'trust it, convert it: python -c "from transformers import '
                     f"AutoModelForSeq2SeqLM as M; M.from_pretrained('{self.folder}')"
                     f".save_pretrained('{self.folder}')\""
                 )

@@ -50,8 +50,8 @@ def _fault(reason: object) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dragoman import",
-        description="Make a bundle of a downloaded checkpoint: MarianMT (OPUS-MT), M2M-100, NLLB-200, T5, "
-        "mT5.",
+        description="Make a bundle of a downloaded checkpoint: MarianMT (OPUS-MT), M2M-100, "
+        "NLLB-200, T5, mT5.",
     )
     parser.add_argument("checkpoint", type=Path, help="its folder: config.json, safetensors ...")
     parser.add_argument(
@@ -119,7 +119,9 @@ def _languages(
     options: argparse.Namespace, checkpoint: Checkpoint, model: ImportedModel
 ) -> tuple[str, str]:
     """What the manifest says: a language, or ``mul`` where the model has tokens for several."""
-    said = checkpoint.json("tokenizer_config.json") if checkpoint.has("tokenizer_config.json") else {}
+    said = (
+        checkpoint.json("tokenizer_config.json") if checkpoint.has("tokenizer_config.json") else {}
+    )
     many_sources = any(language.source_ids for language in model.languages)
     found = []
     many_targets = bool(model.languages) and not options.prefix

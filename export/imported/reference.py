@@ -19,6 +19,7 @@ from export.imported.compare import Sentences, Translated, translated
 from export.imported.model import ImportedModel
 from export.verify import ExportError
 from server.bundle import Tokens
+from server.engine.request import DecodingParameters
 from server.text.languages import Pairs
 
 _MOST = 1e-3
@@ -41,7 +42,9 @@ def verify_import(
         ours = translated(draft, sentences, pair)
     difference = logits_difference(network, ours, model.tokens)
     theirs = [
-        reference_output(network, ids, model.tokens, limit, forced=pair.target_ids)
+        reference_output(
+            network, ids, model.tokens, limit, DecodingParameters(prefix_ids=pair.target_ids)
+        )
         for ids, limit in zip(ours.sources, ours.limits, strict=True)
     ]
     equal = sum(one == other for one, other in zip(theirs, ours.ids, strict=False))
@@ -83,11 +86,15 @@ def logits_difference(
         count = int(ours.counted[row].sum())
         given = torch.from_numpy(ours.target_in[row : row + 1, :count])
         source = torch.tensor([[*ids, tokens.eos]])
-        found: NDArray[np.float32] = network(
-            input_ids=source,
-            attention_mask=torch.ones_like(source),
-            decoder_input_ids=given,
-        ).logits[0].numpy()
+        found: NDArray[np.float32] = (
+            network(
+                input_ids=source,
+                attention_mask=torch.ones_like(source),
+                decoder_input_ids=given,
+            )
+            .logits[0]
+            .numpy()
+        )
         largest = max(largest, float(np.abs(found - ours.logits[row, :count]).max()))
     return largest
 
@@ -98,31 +105,29 @@ def reference_output(
     source: list[int],
     tokens: Tokens,
     max_tokens: int,
-    *,
-    forced: tuple[int, ...] = (),
-    beams: int = 1,
-    min_new_tokens: int = 0,
+    parameters: DecodingParameters,
 ) -> list[int]:
     """What ``generate`` puts out for ids without end, itself without begin and end.
 
     Its beam search ranks by the sum of log-probabilities and ends when as many hypotheses have.
     """
-    ids = torch.tensor([[*source, tokens.eos]])
+    ids, forced = torch.tensor([[*source, tokens.eos]]), parameters.prefix_ids
+    branching = {"length_penalty": 0.0, "early_stopping": True}
     found = network.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         decoder_start_token_id=tokens.bos,
         do_sample=False,
-        num_beams=beams,
+        num_beams=parameters.slots,
         max_new_tokens=max_tokens,
-        min_new_tokens=min_new_tokens,
+        min_new_tokens=parameters.min_tokens,
         eos_token_id=tokens.eos,
         pad_token_id=tokens.pad,
         bad_words_ids=None,
         forced_bos_token_id=forced[0] if forced else None,
         forced_eos_token_id=None,
         suppress_tokens=sorted(tokens.never),
-        **({"length_penalty": 0.0, "early_stopping": True} if beams > 1 else {}),
+        **(branching if parameters.slots > 1 else {}),
     )[0, 1:].tolist()
     end = found.index(tokens.eos) if tokens.eos in found else len(found)
     return [int(token) for token in found[:end]]

@@ -223,9 +223,7 @@ def _languages(
         if source == "en" and rest and langcodes.tag_is_valid(rest) and isinstance(prefix, str):
             prefixes[rest] = prefix
     if not prefixes and checkpoint.config["model_type"] == "t5":
-        prefixes = {
-            code: f"translate English to {name}: " for code, name in _TASKS.items()
-        }
+        prefixes = {code: f"translate English to {name}: " for code, name in _TASKS.items()}
     return [
         Language(code=code, asked_ids=processor.encode(prefix.strip()))
         for code, prefix in prefixes.items()

@@ -100,9 +100,7 @@ class Catalogue:
             for pivot in pivots:
                 with contextlib.suppress(UnknownModel):
                     first = self.find(source_language, pivot, "")
-                    return first, self.find(
-                        first.pair.target_language, target_language, ""
-                    )
+                    return first, self.find(first.pair.target_language, target_language, "")
             raise
 
     def pivoted(self, pivots: Sequence[str]) -> list[tuple[TranslationPipeline, ...]]:
@@ -149,4 +147,3 @@ def check_code(field: str, code: str) -> None:
 @functools.lru_cache(maxsize=1024)
 def _is_code(code: str) -> bool:
     return langcodes.tag_is_valid(code)
-

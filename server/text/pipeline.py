@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
+import copy
 import time
 from collections.abc import AsyncGenerator
 
@@ -45,8 +45,6 @@ class TranslationPipeline:
         metrics: Metrics | None = None,
         guard: bool = True,
         interactive_sentences: int = 32,
-        whole: TranslationPipeline | None = None,
-        pair: Pair | None = None,
     ) -> None:
         """Read the bundle's tokenizers.
 
@@ -57,82 +55,71 @@ class TranslationPipeline:
             metrics: where degenerate outputs are counted.
             guard: whether to stop outputs that go round in circles, and to try again.
             interactive_sentences: a request of more is bulk work, unless it says otherwise.
-            whole: the model's first pipeline, to share its tokenizers and its turns with; None =
-                this is the first.
-            pair: which of the model's languages; None = its first.
 
         Raises:
             BundleError: a tokenizer is no tokenizer, or its size is not the manifest's.
         """
         self.bundle = bundle
         self._engine = engine
-        manifest = bundle.manifest
-        self.pairs = Pairs(manifest) if whole is None else whole.pairs
-        self.pair = pair or self.pairs.nearest("", "")[1]
-        self._tokenizers = tokenizers_of(bundle) if whole is None else whole._tokenizers  # noqa: SLF001
-        source = self._tokenizers[0].beginning(self.pair.source_ids)
-        self._target = self._tokenizers[1]
+        self._slots = slots
+        self._metrics = metrics or Metrics()
         self._guard = guard
         self._interactive_sentences = interactive_sentences
+        self._source, self._target = tokenizers_of(bundle)
+        self.ref = ModelRef(bundle.manifest.name, bundle.digest)
+        self.pairs = Pairs(bundle.manifest)
+        self._cost_per_character = 0.0
+        self._pressure = Pressure()
+        self._turns = Turns()
+        self._of_pairs: dict[Pair, TranslationPipeline] = {}
+        self._take(self.pairs.nearest("", "")[1])
+
+    def between(self, pair: Pair) -> TranslationPipeline:
+        """The same model for another pair of its languages; made when it is first asked for."""
+        if pair not in self._of_pairs:
+            copy.copy(self)._take(pair)  # noqa: SLF001  our own kind
+        return self._of_pairs[pair]
+
+    def _take(self, pair: Pair) -> None:
+        """Be the one for this pair."""
+        self.pair = pair
+        self._of_pairs[pair] = self
+        manifest = self.bundle.manifest
+        source = self._source.beginning(pair.source_ids)
         self._renderer = Renderer(source, self._target)
-        self._preparer = Preparer(manifest, self.pair, source, self._target, guard=guard)
-        metrics = metrics or Metrics()
+        self._preparer = Preparer(manifest, pair, source, self._target, guard=self._guard)
         self._second_look = SecondLook(
-            engine,
+            self._engine,
             self._target,
-            metrics,
-            other_script=scripts_differ(self.pair.source_language, self.pair.target_language),
+            self._metrics,
+            other_script=scripts_differ(pair.source_language, pair.target_language),
         )
         self._keeping = Keeping(
-            engine,
+            self._engine,
             source,
             self._renderer,
-            metrics,
+            self._metrics,
             eos_id=manifest.tokens.eos,
             max_source_tokens=manifest.shape.max_source_tokens,
         )
-        self.ref = ModelRef(manifest.name, bundle.digest)
         self._explainer = Explainer(
             self.ref,
             source,
             self._target,
             self._renderer,
-            slots,
+            self._slots,
             manifest.tokens.eos,
-            self.pair.target_language,
+            pair.target_language,
         )
-        self._cost_per_character = 0.0
-        self._pressure = Pressure() if whole is None else whole._pressure  # noqa: SLF001
-        self._turns = Turns() if whole is None else whole._turns  # noqa: SLF001
         self._preparing = 0
         self._settled = asyncio.Event()
-        self._another = functools.partial(
-            TranslationPipeline,
-            bundle,
-            engine,
-            slots,
-            metrics=metrics,
-            guard=guard,
-            interactive_sentences=interactive_sentences,
-            whole=self,
-        )
-        self._others: dict[Pair, TranslationPipeline] = {}
-
-    def between(self, pair: Pair) -> TranslationPipeline:
-        """The same model for another pair of its languages; made when it is first asked for."""
-        if pair == self.pair:
-            return self
-        if pair not in self._others:
-            self._others[pair] = self._another(pair=pair)
-        return self._others[pair]
 
     async def settled(self) -> None:
         """Nobody who was let in is still on the way to the engine, which may then be drained."""
-        while self._preparing:
-            self._settled.clear()
-            await self._settled.wait()
-        for other in list(self._others.values()):
-            await other.settled()
+        for each in list(self._of_pairs.values()):
+            while each._preparing:  # noqa: SLF001  our own kind
+                each._settled.clear()  # noqa: SLF001
+                await each._settled.wait()  # noqa: SLF001
 
     async def translate(self, request: TranslationRequest) -> list[TextResult]:
         """One result a text, in order.

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkpoints import ENGLISH, m2m, marian
 from running import RunningServer, running_server
 
+from checkpoints import ENGLISH, m2m, marian
 from dragoman import Client
 from export.imported.command import main
 from export.imported.reference import reference_network, reference_output
 from server.bundle import Bundle, open_bundle
+from server.engine.request import DecodingParameters
 from server.text.tokenizer import tokenizers_of
 
 SIZES = ["--max-source-tokens", "40", "--max-target-tokens", "40", "--precision", "fp32"]
@@ -41,7 +42,9 @@ def server(models: Path) -> Iterator[RunningServer]:
         yield running
 
 
-def expected(models: Path, name: str, source: tuple[int, ...], forced: tuple[int, ...]) -> list[str]:
+def expected(
+    models: Path, name: str, source: tuple[int, ...], forced: tuple[int, ...]
+) -> list[str]:
     """What transformers makes of the sentences, with our tokenizers."""
     bundle: Bundle = open_bundle(models / "bundles" / name)
     network = reference_network(models / "checkpoints" / name)
@@ -50,7 +53,8 @@ def expected(models: Path, name: str, source: tuple[int, ...], forced: tuple[int
     for sentence in SENTENCES:
         ids = [*source, *reader.encode(sentence)]
         limit = min(2 * len(ids) + 16 + len(forced), 40)
-        out = reference_output(network, ids, tokens, limit, forced=forced)
+        parameters = DecodingParameters(prefix_ids=forced)
+        out = reference_output(network, ids, tokens, limit, parameters)
         texts.append(writer.decode(out))
     return texts
 
@@ -69,7 +73,9 @@ def test_an_opus_mt_model_translates_as_transformers_does(
 def test_a_model_of_many_languages_is_asked_for_the_pair(
     models: Path, server: RunningServer, source: str, target: str
 ) -> None:
-    languages = {one.code: one for one in open_bundle(models / "bundles" / "many").manifest.languages}
+    languages = {
+        one.code: one for one in open_bundle(models / "bundles" / "many").manifest.languages
+    }
     known = {"en": "en", "de": "de", "zh-TW": "zh-Hant"}
     forced = tuple(languages[known[target]].target_ids)
     before = tuple(languages[known[source]].source_ids)

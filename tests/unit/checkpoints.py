@@ -12,8 +12,12 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
-ENGLISH = [f"The {a} {b} is {c} today." for a in ("old", "new", "red") for b in ("house", "dog", "car")
-           for c in ("big", "small", "not here", "what I have seen")]  # fmt: skip
+ENGLISH = [
+    f"The {a} {b} is {c} today."
+    for a in ("old", "new", "red")
+    for b in ("house", "dog", "car")
+    for c in ("big", "small", "not here", "what I have seen")
+]
 GERMAN = [f"Das {a} {b} ist heute {c}." for a in ("alte", "neue", "rote") for b in ("Haus", "Auto")
           for c in ("groß", "klein", "nicht hier", "was ich sah")]  # fmt: skip
 

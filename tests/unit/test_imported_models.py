@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import ENGLISH, m2m, marian, t5, t5_gated, transformers
 
+from checkpoints import ENGLISH, m2m, marian, t5, t5_gated, transformers
 from export.imported.architectures import read_model
 from export.imported.bundle import ImportSettings, draft_bundle, write_imported
 from export.imported.checkpoint import Checkpoint, ImportRefused
@@ -20,7 +20,7 @@ from export.imported.model import ImportedModel
 from export.imported.reference import logits_difference, reference_network, reference_output
 from export.verify import Exported
 from server.bundle import Bundle, open_bundle
-from server.engine.request import DecodingParameters, FinishReason, Sequence
+from server.engine.request import DecodingParameters, FinishReason
 from server.text.languages import Pairs
 from server.text.tokenizer import tokenizers_of
 
@@ -64,7 +64,7 @@ def ending(draft: Bundle) -> Bundle:
     for token in range(4, draft.manifest.shape.target_vocab_size):
         changed = {"tokens": tokens.model_copy(update={"eos": token})}
         other = dataclasses.replace(draft, manifest=draft.manifest.model_copy(update=changed))
-        found = [one.finish_reason for one in run(other)]
+        found = [one.finish_reason for one in Exported(other, slots=16).run(*asked(other))]
         if 0 < found.count(FinishReason.EOS) < len(SOURCES):
             return other
     raise AssertionError("no such token")
@@ -77,27 +77,21 @@ def asked(draft: Bundle) -> tuple[list[list[int]], DecodingParameters]:
     return ids, DecodingParameters(prefix_ids=pair.target_ids, min_tokens=4)
 
 
-def run(draft: Bundle, **options: object) -> list[Sequence]:
-    ids, parameters = asked(draft)
-    exported = Exported(draft, slots=16)
-    return exported.run(ids, dataclasses.replace(parameters, **options))
-
-
 @pytest.mark.parametrize("beams", [1, 4])
 def test_outputs_are_those_of_transformers(folder: Path, tmp_path: Path, beams: int) -> None:
     model = read_model(Checkpoint(folder))
     draft = ending(draft_bundle(model, tmp_path, settings(model)))
     ids, parameters = asked(draft)
-    branching = {"strategy": "beam", "beams": beams, "length_penalty": 0.0} if beams > 1 else {}
-    outputs = run(draft, **branching)
+    if beams > 1:
+        parameters = dataclasses.replace(
+            parameters, strategy="beam", beams=beams, length_penalty=0.0
+        )
+    outputs = Exported(draft, slots=16).run(ids, parameters)
     network = reference_network(folder)
     expected = [
-        reference_output(
-            network, row, draft.manifest.tokens, one.max_tokens,
-            forced=parameters.prefix_ids, beams=beams, min_new_tokens=4,
-        )
+        reference_output(network, row, draft.manifest.tokens, one.max_tokens, parameters)
         for row, one in zip(ids, outputs, strict=True)
-    ]  # fmt: skip
+    ]
     assert [one.target_ids for one in outputs] == expected
     assert FinishReason.EOS in {one.finish_reason for one in outputs}
     assert len({tuple(row) for row in expected}) > 3
