@@ -46,7 +46,7 @@ class Checkpoint:
         self._files: dict[str, Any] = {}
         for path in self._weight_files():
             try:
-                opened = safetensors.safe_open(path, framework="pt")
+                opened: Any = safetensors.safe_open(path, framework="pt")
             except (OSError, safetensors.SafetensorError) as error:
                 msg = f"{path}: no safetensors file ({error})"
                 raise ImportRefused(msg) from error

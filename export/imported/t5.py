@@ -99,7 +99,8 @@ class _Reader:
         self, processor: sentencepiece.SentencePieceProcessor, tokens: Tokens
     ) -> list[str | None]:
         """SentencePiece's own ids; those after them stand for gaps of pre-training."""
-        own = [processor.id_to_piece(number) for number in range(processor.vocab_size())]
+        count = processor.vocab_size()
+        own: list[str | None] = [processor.id_to_piece(number) for number in range(count)]
         if len(own) > self._vocabulary:
             msg = (
                 f"{self._checkpoint.folder}: {len(own)} pieces, "

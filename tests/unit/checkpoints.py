@@ -22,12 +22,12 @@ GERMAN = [f"Das {a} {b} ist heute {c}." for a in ("alte", "neue", "rote") for b 
           for c in ("groß", "klein", "nicht hier", "was ich sah")]  # fmt: skip
 
 
-def pieces_of(texts: list[str], size: int, **options: object) -> bytes:
+def pieces_of(texts: list[str], size: int, **options: int) -> bytes:
     """A SentencePiece file with the ids that SentencePiece itself gives."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts * 5), model_writer=model, vocab_size=size, minloglevel=2,
-        hard_vocab_limit=False, **options,
+        hard_vocab_limit=False, **options,  # type: ignore[arg-type]
     )  # fmt: skip
     return model.getvalue()
 

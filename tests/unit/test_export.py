@@ -193,7 +193,7 @@ def test_an_export_that_fails_parity_leaves_the_old_bundle(
     folder = tmp_path / "toy"
     first = write_bundle(trained(model, toy), toy.validation, folder, SETTINGS)
 
-    def damaged(_: Network, *rest: object) -> object:
+    def damaged(_network: Network, *rest: object) -> object:
         wrong, _ = load_weights(toy_trainer.folder / "best.safetensors")
         with torch.no_grad():
             dict(wrong.named_parameters())["decoder.0.attention.value.weight"][3] += 0.5

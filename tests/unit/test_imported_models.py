@@ -12,7 +12,7 @@ import pytest
 
 from checkpoints import ENGLISH, m2m, marian, t5, t5_gated, transformers
 from export.imported.architectures import read_model
-from export.imported.bundle import ImportSettings, draft_bundle, write_imported
+from export.imported.bundle import ImportSettings, Precision, draft_bundle, write_imported
 from export.imported.checkpoint import Checkpoint, ImportRefused
 from export.imported.command import main
 from export.imported.compare import Sentences, translated
@@ -114,7 +114,7 @@ def test_marian_splits_and_joins_text_as_transformers_does(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("precision", ["int8-rows", "fp16"])
-def test_other_precisions_are_compared_with_float32(tmp_path: Path, precision: str) -> None:
+def test_other_precisions_are_compared_with_float32(tmp_path: Path, precision: Precision) -> None:
     model = read_model(Checkpoint(marian(tmp_path / "checkpoint")))
     settings = dataclasses.replace(SETTINGS, precision=precision)
     bundle, report = write_imported(model, Sentences(SOURCES), tmp_path / "bundle", settings)
