@@ -45,7 +45,6 @@ def translate(arguments: list[str]) -> int:
     if not options.texts and sys.stdin is None:
         parser.error("no texts are given, and standard input is closed")
     tls = tls_of(parser, options)
-    options.terms = _glossary(parser, options.glossary)
     try:
         asyncio.run(_translate(options, tls))
     except (DragomanError, LineError) as error:
@@ -130,7 +129,11 @@ def _translate_parser() -> argparse.ArgumentParser:
     text = parser.add_argument_group("text")
     text.add_argument("--html", action="store_true", help="the texts are HTML")
     text.add_argument(
-        "--glossary", type=Path, metavar="FILE", help="terms, one a line: source, tab, target"
+        "--glossary",
+        type=_glossary,
+        default=(),
+        metavar="FILE",
+        help="terms, one a line: source, tab, target",
     )
     text.add_argument(
         "--keep", action="append", default=[], metavar="WORD", help="leave this word as it is"
@@ -195,21 +198,21 @@ def tls_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Tls 
     return Tls(root_certificates=roots, client_key=key, client_certificates=certificate)
 
 
-def _glossary(parser: argparse.ArgumentParser, path: Path | None) -> tuple[GlossaryTerm, ...]:
+def _glossary(name: str) -> tuple[GlossaryTerm, ...]:
     """The terms of a file; the parser complains of what is none."""
-    if path is None:
-        return ()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(name).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        parser.error(f"--glossary: {path}: {getattr(error, 'strerror', None) or 'is no UTF-8'}")
+        msg = f"{name}: {getattr(error, 'strerror', None) or 'is no UTF-8'}"
+        raise argparse.ArgumentTypeError(msg) from error
     terms = []
     for number, line in enumerate(lines, start=1):
         source, tab, target = line.partition("\t")
         if not line.strip():
             continue
         if not (tab and source.strip() and target.strip()):
-            parser.error(f"--glossary: {path}: line {number} is not: source, tab, target")
+            msg = f"{name}: line {number} is not: source, tab, target"
+            raise argparse.ArgumentTypeError(msg)
         terms.append(GlossaryTerm(source.strip(), target.strip()))
     return tuple(terms)
 
@@ -237,7 +240,7 @@ def _decoding(options: argparse.Namespace) -> Decoding:
         include_scores=options.scores,
         priority=options.priority,
         mime_type="text/html" if options.html else "",
-        glossary=options.terms,
+        glossary=options.glossary,
         do_not_translate=tuple(options.keep),
         protect=not options.no_protection,
     )

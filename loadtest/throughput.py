@@ -177,6 +177,8 @@ def served(bundle: Path, *arguments: str) -> Iterator[Served]:
     ]  # fmt: skip
     if "--sentence-cache-bytes" not in arguments:
         command += ["--sentence-cache-bytes", "0"]
+    if "--http-port" not in arguments:
+        command += ["--no-http"]
     with running(command) as server:
         yield server
 

@@ -8,20 +8,27 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
 import uvloop
 from prometheus_client import start_http_server
 
 from server import log
 from server.access.gate import Gate
+from server.api import deepl, google, libretranslate
+from server.api.desk import Desk
 from server.api.door import Door
+from server.api.http import Front
+from server.api.http_door import HttpDoor
 from server.api.models import ModelService
 from server.api.translation import TranslationService
+from server.api.web.front import Page
 from server.errors import PortTaken, SettingsFault, StartupError
 from server.metrics import Metrics
 from server.registry import ModelRegistry
 from server.settings import Settings, read_settings
 from server.text.catalogue import Catalogue
+from server.text.translator import Translator
 from server.tracing import Tracer
 
 logger = logging.getLogger("dragoman")
@@ -58,9 +65,13 @@ async def serve(settings: Settings, started: float) -> None:
     if settings.otlp_endpoint is not None:
         tracer = Tracer(settings.otlp_endpoint, settings.trace_sample_ratio)
     catalogue = Catalogue()
-    registry = ModelRegistry(
-        catalogue, settings, metrics, lambda serving: door.set_serving(serving=serving)
-    )
+    desk = Desk(Translator(catalogue, settings.pivot_languages), settings)
+
+    async def set_serving(serving: bool) -> None:  # noqa: FBT001  the registry calls it
+        for each in doors:
+            await each.set_serving(serving=serving)
+
+    registry = ModelRegistry(catalogue, settings, metrics, set_serving)
     door = Door(
         TranslationService(catalogue, settings),
         ModelService(
@@ -71,38 +82,64 @@ async def serve(settings: Settings, started: float) -> None:
         gate,
         tracer,
     )
+    if google.installed():
+        door.add(google.SERVICE, google.GoogleTranslation(desk))
+    doors: list[Door | HttpDoor] = [door]
+    http = _http_door([*_apis(desk), Page(desk, metrics).front()], settings, door)
+    if http is not None:
+        doors.append(http)
     loop.add_signal_handler(signal.SIGHUP, gate.reload)
     metrics_port = _serve_metrics(settings, metrics)
-    await door.start()
+    for each in doors:
+        await each.start()
     try:
         await registry.start(settings.bundle)
     except StartupError:
-        await door.stop(grace_seconds=0.0)
+        await _stop(doors, grace_seconds=0.0)
         raise
     logger.info(
-        "READY in %.2f s: %s on %s:%d, metrics on %s:%d",
+        "READY in %.2f s: %s on %s:%d, metrics on %s:%d%s",
         time.monotonic() - started,
         ", ".join(pipeline.bundle.manifest.name for pipeline in catalogue),
         settings.host,
         door.port,
         _metrics_host(settings),
         metrics_port,
+        "" if http is None else f" and HTTP on {settings.host}:{http.port}",
     )
     _warn_if_open(settings)
     await stop.wait()
-    await drain(door, registry, settings)
+    await drain(doors, registry, settings)
     if tracer is not None:
         await asyncio.to_thread(tracer.close)
 
 
-async def drain(door: Door, registry: ModelRegistry, settings: Settings) -> None:
+async def drain(
+    doors: Sequence[Door | HttpDoor], registry: ModelRegistry, settings: Settings
+) -> None:
     """NOT_SERVING first, then finish what runs, then stop."""
     delay, grace = settings.drain_delay_seconds, settings.grace_seconds
     logger.info("draining in %.0f s, at most %.0f s", delay, grace)
     await registry.close(grace, delay_seconds=delay)
     # All sequences have ended; what is left is to send the last answers.
-    await door.stop(grace_seconds=5.0)
+    await _stop(doors, grace_seconds=5.0)
     logger.info("drained")
+
+
+async def _stop(doors: Sequence[Door | HttpDoor], grace_seconds: float) -> None:
+    async with asyncio.TaskGroup() as group:
+        for each in doors:
+            group.create_task(each.stop(grace_seconds))
+
+
+def _apis(desk: Desk) -> list[Front]:
+    """The APIs of others that it speaks."""
+    return [deepl.front(desk), libretranslate.front(desk)]
+
+
+def _http_door(fronts: Sequence[Front], settings: Settings, door: Door) -> HttpDoor | None:
+    """The HTTP side; None where it is switched off."""
+    return HttpDoor(fronts, door.watcher, settings) if settings.http else None
 
 
 def _admin(registry: ModelRegistry, settings: Settings) -> ModelRegistry | None:

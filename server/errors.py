@@ -93,6 +93,11 @@ class ShuttingDown(_Retryable):
 class Unauthenticated(DragomanError):
     """No valid key came with the request."""
 
+    def __init__(self, message: str, *, shown: bool = False) -> None:
+        """Say whether a key was shown, which then is none of this server's."""
+        super().__init__(message)
+        self.shown = shown
+
 
 class PermissionDenied(DragomanError):
     """The server does not do this for anybody, or not for this caller."""

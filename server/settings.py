@@ -80,6 +80,25 @@ class Settings(BaseSettings):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         9464, description="port of /metrics; 0 takes a free one"
     )
+    http: bool = Field(
+        default=True, description="serve the HTTP APIs (LibreTranslate, DeepL) and the page"
+    )
+    http_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        8080, description="port of HTTP, on the host of gRPC, encrypted if that is; 0 = a free one"
+    )
+    http_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="time for an answer by HTTP, whose callers give no deadline; then 504"
+    )
+    http_read_seconds: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="time for a request's headers to come, and again for its body"
+    )
+    http_max_connections: Positive = Field(
+        1024, description="HTTP connections at once; more are closed"
+    )
+    http_cors_origins: Names = Field(
+        (),
+        description="origins of web pages that may call the HTTP APIs, '*' = all; commas between",
+    )
 
     engines: Annotated[int, Field(ge=0, le=256)] = Field(
         0, description="engine threads of a model, each with a batch of its own; 0 = one a core"
@@ -143,7 +162,7 @@ class Settings(BaseSettings):
         "identical sentences in flight are decoded each on their own",
     )
     max_message_bytes: Positive = Field(
-        4 * 1024 * 1024, description="largest gRPC message, in and out"
+        4 * 1024 * 1024, description="largest gRPC message, in and out, and HTTP body"
     )
     max_concurrent_streams: Positive = Field(
         1024, description="requests in flight on one connection"

@@ -61,8 +61,11 @@ class CertificateFiles:
         Raises:
             SettingsFault: as :meth:`read`.
         """
-        paths = [self.chain, self.key, *([self.client_ca] if self.client_ca else [])]
-        return Fresh(paths, self.read)
+        return Fresh(self.paths(), self.read)
+
+    def paths(self) -> list[Path]:
+        """Every file."""
+        return [self.chain, self.key, *([self.client_ca] if self.client_ca else [])]
 
 
 def _content(setting: str, path: Path) -> bytes:

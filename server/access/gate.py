@@ -13,7 +13,7 @@ from server.access.quota import Limits, Quota
 from server.errors import PermissionDenied, Unauthenticated
 
 _AUTHORIZATION = "authorization"
-_API_KEY = "x-api-key"
+_API_KEYS = frozenset({"x-api-key", "x-goog-api-key"})
 _BEARER = "bearer "
 
 
@@ -52,6 +52,10 @@ class Visit:
         if self._quota is not None:
             self._quota.use(-self._characters, "characters")
             self._characters = 0
+
+    def characters(self) -> tuple[int, int | None] | None:
+        """Characters used, and how many may be in a day; None where the server asks for no keys."""
+        return None if self._quota is None else self._quota.characters(time.monotonic())
 
     def leave(self) -> None:
         """The request has ended; calling it again does nothing."""
@@ -130,7 +134,7 @@ class Gate:
         key = self._ring.get().find(credential)
         if key is None:
             msg = "the key is not known here"
-            raise Unauthenticated(msg)
+            raise Unauthenticated(msg, shown=True)
         return key
 
     def _quota(self, key: ApiKey | None) -> Quota:
@@ -149,6 +153,6 @@ def credential_of(headers: Iterable[tuple[str, str | bytes]]) -> str | None:
             continue
         if name.lower() == _AUTHORIZATION and value[: len(_BEARER)].lower() == _BEARER:
             return value[len(_BEARER) :].strip()
-        if name.lower() == _API_KEY:
+        if name.lower() in _API_KEYS:
             return value.strip()
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -70,6 +71,7 @@ class Quota:
         self._name = name
         self.limits = limits
         self._running = 0
+        self._characters = 0
         self._buckets: list[tuple[Unit, str, Bucket]] = [
             (unit, period, Bucket(float(limit), PERIODS[period], now))
             for unit, period, limit in limits.rates()
@@ -105,9 +107,19 @@ class Quota:
 
     def use(self, count: int, unit: Unit) -> None:
         """Count what has been used already; a negative number gives it back."""
+        if unit == "characters":
+            self._characters += count
         for of, _, bucket in self._buckets:
             if of == unit:
                 bucket.level = min(bucket.size, bucket.level - count)
+
+    def characters(self, now: float) -> tuple[int, int | None]:
+        """Characters used of a day's, and how many those are; with no such limit all, and None."""
+        for unit, period, bucket in self._buckets:
+            if unit == "characters" and period == "day":
+                bucket.refill(now)
+                return math.ceil(bucket.size - bucket.level), int(bucket.size)
+        return self._characters, None
 
     def _check(self, amounts: dict[Unit, int], now: float) -> None:
         """Refuse unless every bucket holds its amount."""

@@ -13,6 +13,7 @@ from server.api.models import ModelService
 from server.api.status import STATUS
 from server.api.tls import server_credentials
 from server.api.translation import TranslationService
+from server.api.watch import Watcher
 from server.errors import PortTaken
 from server.metrics import Metrics
 from server.settings import Settings
@@ -58,10 +59,9 @@ class Door:
         self._metrics = metrics
         methods = [method.name for service in _DESCRIPTORS for method in service.methods]
         metrics.expect(methods, {code.name for code in (grpc.StatusCode.OK, *STATUS.values())})
+        self.watcher = Watcher(metrics, settings, gate or Gate(None), tracer)
         self._server = grpc.aio.server(
-            interceptors=[
-                Observer(metrics, settings, gate or Gate(None), tracer),
-            ],
+            interceptors=[Observer(self.watcher, open_reflection=settings.open_reflection)],
             options=channel_options(settings),
         )
         translation_pb2_grpc.add_TranslationServiceServicer_to_server(translation, self._server)
@@ -72,7 +72,7 @@ class Door:
         if settings.reflection:
             names = (*names, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        self._names = ("", *names)
+        self._names: tuple[str, ...] = ("", *names)
         address = f"{settings.host}:{settings.port}"
         try:
             self.port = (
@@ -83,6 +83,11 @@ class Door:
         except RuntimeError as error:
             msg = f"cannot listen on {address}: is the port taken?"
             raise PortTaken(msg) from error
+
+    def add(self, name: str, service: grpc.GenericRpcHandler) -> None:
+        """Serve another API too; before :meth:`start`."""
+        self._server.add_generic_rpc_handlers((service,))
+        self._names = (*self._names, name)
 
     async def start(self) -> None:
         """Listen; health is NOT_SERVING."""

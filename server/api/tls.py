@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import grpc
 
 from server.access.certificates import CertificateFiles, Certificates
@@ -15,17 +17,56 @@ def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
     Raises:
         SettingsFault: a file cannot be used.
     """
-    if settings.tls_certificate is None or settings.tls_key is None:
+    files = _files(settings)
+    if files is None:
         return None
-    files = CertificateFiles(
-        settings.tls_certificate, settings.tls_key, client_ca=settings.tls_client_ca
-    )
     follow = files.follow()
     # gRPC asks before each handshake, and keeps what it has where it is given None.
     return grpc.dynamic_ssl_server_credentials(
         _configuration(follow.get()),
         _Changes(follow),  # type: ignore[arg-type]  # the stubs do not know that None may be
         require_client_authentication=settings.tls_client_ca is not None,
+    )
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """The same for a door that Python's own TLS serves; None = nothing is encrypted.
+
+    Raises:
+        SettingsFault: a file cannot be used.
+    """
+    files = _files(settings)
+    if files is None:
+        return None
+    current = Fresh(files.paths(), lambda: _context(files))
+
+    def choose(
+        connection: ssl.SSLObject | ssl.SSLSocket, _: str | None, __: ssl.SSLContext
+    ) -> None:
+        # Called in each handshake, with or without a name: the files may have changed.
+        connection.context = current.get()
+
+    context = _context(files)
+    context.sni_callback = choose
+    return context
+
+
+def _context(files: CertificateFiles) -> ssl.SSLContext:
+    files.read()  # says what is wrong with them, which loading them does not
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.chain, files.key)
+    context.set_alpn_protocols(["http/1.1"])
+    if files.client_ca is not None:
+        context.load_verify_locations(files.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _files(settings: Settings) -> CertificateFiles | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return CertificateFiles(
+        settings.tls_certificate, settings.tls_key, client_ca=settings.tls_client_ca
     )
 
 

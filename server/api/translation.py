@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +13,7 @@ import grpc
 from dragoman.v1 import translation_pb2, translation_pb2_grpc
 from server.access.gate import current_visit
 from server.api import convert, text_messages
+from server.api.tenant import tenant_of
 from server.errors import InvalidRequest
 from server.settings import Settings
 from server.text import bulk
@@ -26,11 +25,6 @@ from server.text.translator import Translator
 
 _CANDIDATES, _MOST_CANDIDATES = 3, 20
 _LONGEST_ID = 256
-_TENANT_KEY = "dragoman-tenant"
-# Stochastic fairness queueing (McKenney 1990): the line tells this many tenants apart and no more,
-# whatever callers say; who shares a number with whom changes with every start.
-_TENANTS = 1024
-_SALT = os.urandom(16)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -178,7 +172,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 arrived=now,
                 deadline=None if remaining is None else now + remaining,
                 # A key says whose work it is; what the caller says beside it does not count.
-                tenant=visit.tenant or _tenant(context),
+                tenant=visit.tenant or tenant_of(context.invocation_metadata() or ()),
             ),
         )
 
@@ -208,12 +202,3 @@ def _model(results: list[TextResult]) -> translation_pb2.ModelReference | None:
 def _tokens(result: TextResult) -> int:
     """What counts against a quota: tokens read and written, from memory or not."""
     return result.source_tokens + result.target_tokens
-
-
-def _tenant(context: Context) -> str:
-    """Whose work it is, as the caller or a proxy in front says: a number that tells no name."""
-    for key, value in context.invocation_metadata() or ():
-        if key == _TENANT_KEY and isinstance(value, str) and value:
-            digest = hashlib.blake2b(value.encode(), key=_SALT, digest_size=8).digest()
-            return str(int.from_bytes(digest) % _TENANTS)
-    return ""

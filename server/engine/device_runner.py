@@ -18,6 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from server.bundle import DECODER, ENCODER, SLOTS, Bundle
+from server.engine.attention import attention_weights
 from server.engine.device_cache import DeviceCachePool
 from server.engine.logits import BLOCK, Logits
 from server.engine.model_runner import cache_shape
@@ -158,12 +159,8 @@ class DeviceModelRunner:
         shape = self.pool.shape
         keys = self.pool.source_keys(row)
         queries = np.stack([query.numpy()[row] for query in self._last.queries])
-        queries = queries.astype(np.float32).reshape(shape.layers, shape.heads, shape.head_size, 1)
-        scores = (keys @ queries)[..., 0] / np.sqrt(np.float32(shape.head_size))
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        mean: FloatArray = weights.mean(axis=(0, 1))
-        return mean
+        queries = queries.astype(np.float32).reshape(shape.layers, shape.heads, shape.head_size)
+        return attention_weights(keys, queries)
 
     def _upload(self) -> None:
         """Give the device every slot's token and lengths; a slot of nobody has position 0."""

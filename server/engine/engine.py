@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from server.engine.guard import Guard
 from server.engine.model_runner import ModelRunner
-from server.engine.request import FinishReason, Sequence
+from server.engine.request import FinishReason, FloatArray, Sequence
 from server.engine.scheduler import Scheduler
 from server.engine.search import Search
 from server.metrics import Metrics
@@ -165,12 +165,15 @@ class Engine:
         for row, owner in enumerate(owners):
             if not owner.parameters.attention:
                 continue
-            weights = self._runner.attention(row)
+            of_heads = self._runner.attention(row)
+            mean: FloatArray = of_heads.mean(axis=(0, 1))
             beam = self._search.beams.get(owner.number)
-            if beam is None:
-                owner.attention.append(weights)
-            else:
-                beam.looked(row, weights)
+            if beam is not None:
+                beam.looked(row, mean)
+                continue
+            owner.attention.append(mean)
+            if owner.parameters.head_attention:
+                owner.head_attention.append(of_heads)
 
     def _observe(self, sequence: Sequence) -> None:
         """Count a sequence that ended, once."""

@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from server.bundle import DECODER, ENCODER, Bundle, Manifest
+from server.engine.attention import attention_weights
 from server.engine.kv_cache import CacheShape, KVCachePool
 from server.engine.logits import BLOCK, Logits
 from server.engine.provider import HOST, load_session
@@ -38,9 +39,9 @@ class ModelRunner(Protocol):
         """
 
     def attention(self, row: int) -> FloatArray:
-        """Where the row looked in the last step: float32 [S] of its source tokens, sums to 1.
+        """Where the row looked in the last step: float32 [L, H, S], of its source tokens.
 
-        Mean over layers and heads of the cross-attention.
+        The weights of the cross-attention; every head's sum to 1.
         """
 
 
@@ -141,12 +142,8 @@ class OrtModelRunner:
         """As the protocol says; from the queries that the step left, for who asks alone."""
         shape, length = self._pool.shape, int(self._pool.source_lengths[row])
         keys = self._pool.cross_kv[::2, row, :, :length].astype(np.float32)  # (L, H, S, D)
-        queries = self._queries[:, row].reshape(shape.layers, shape.heads, shape.head_size, 1)
-        scores = (keys @ queries)[..., 0] / np.sqrt(np.float32(shape.head_size))
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        mean: FloatArray = weights.mean(axis=(0, 1))
-        return mean
+        queries = self._queries[:, row].reshape(shape.layers, shape.heads, shape.head_size)
+        return attention_weights(keys, queries)
 
     def _binding(self, rows: int) -> onnxruntime.IOBinding:
         """Inputs and outputs of a batch of this size, over the first rows of every array."""

@@ -67,6 +67,8 @@ class DecodingParameters:
     """Keep each token's log-probability."""
     attention: bool = False
     """Keep how much each step looked at each source token."""
+    head_attention: bool = False
+    """With ``attention``: by layer and head too. Not of those that branch."""
     plain: bool = field(init=False, compare=False)
     """Whether the likeliest token is all there is to it; asked at every step of every row."""
 
@@ -162,6 +164,8 @@ class Sequence:
     """One a step, the end token's last; filled if ``parameters.log_probs``."""
     attention: list[FloatArray] = field(default_factory=list)
     """[S] a step, mean over layers and heads, sums to 1; filled if ``parameters.attention``."""
+    head_attention: list[FloatArray] = field(default_factory=list)
+    """[L, H, S] a step; filled if ``parameters.head_attention``."""
     hypotheses: list[Hypothesis] = field(default_factory=list)
     """What beam search found, best first; ``target_ids`` are the first one's."""
     finish_reason: FinishReason | None = None

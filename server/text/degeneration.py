@@ -91,6 +91,7 @@ def cut_loop(sequence: Sequence) -> None:
     sequence.target_ids = ids
     sequence.token_log_probs = sequence.token_log_probs[: len(ids)]
     sequence.attention = sequence.attention[: len(ids)]
+    sequence.head_attention = sequence.head_attention[: len(ids)]
 
 
 def add_cost(other: Sequence, given: Sequence) -> None:

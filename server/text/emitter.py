@@ -6,7 +6,6 @@ import html
 
 from server.engine.request import Sequence
 from server.text.prepared import Prepared
-from server.text.renderer import Renderer
 from server.text.request import Delta
 from server.text.tokenizer import Tokenizer
 
@@ -14,16 +13,13 @@ from server.text.tokenizer import Tokenizer
 class Emitter:
     """What may be sent of a text that is still being decoded, in sentence order.
 
-    A sentence with placeholders or tags is sent when it has ended: where they belong is not known
+    A sentence with placeholders or tags is sent when it is settled: where they belong is not known
     before.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, renderer: Renderer, text: Prepared, target_language: str
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, text: Prepared, target_language: str) -> None:
         """Start at the beginning of a text."""
         self._tokenizer = tokenizer
-        self._renderer = renderer
         self._text = text
         self._language = target_language
         self._index = 0
@@ -40,6 +36,9 @@ class Emitter:
             if not self._opened:
                 deltas += self._delta(self._text.gap(self._index, self._language))
                 self._opened = True
+            form = self._text.form(self._index)
+            if form is not None and form.whole and self._index >= self._text.settled:
+                break
             whole = self._certain(sequence, ended=ended)
             deltas += self._delta(whole[self._sent :])
             self._sent = max(self._sent, len(whole))
@@ -59,7 +58,7 @@ class Emitter:
         """What of a sentence's translation will not change any more."""
         form = self._text.form(self._index)
         if form is not None and form.whole:
-            return self._renderer.of_sequence(form, sequence).text if ended else ""
+            return self._text.outputs[self._index]
         decode = self._tokenizer.decode if ended else self._tokenizer.decode_stable
         whole = decode(list(sequence.target_ids))
         return html.escape(whole, quote=False) if form is not None and form.html else whole

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from server.engine.request import FinishReason, Sequence
 from server.text.prepared import Prepared
 from server.text.protect import Protected
@@ -95,6 +97,7 @@ class Explainer:
                     self._candidates(text, index, sequence, request),
                     pieces,
                     attention,
+                    _by_head(sequence) if sequence.head_attention else [],
                 )
             )
         return results
@@ -215,3 +218,10 @@ def _warnings(text: Prepared, unfinished: int) -> list[TextWarning]:
         message = "a sentence longer than the model takes was translated in parts"
         warnings.append(TextWarning(WarningKind.SENTENCE_SPLIT, message))
     return warnings
+
+
+def _by_head(sequence: Sequence) -> list[list[list[list[float]]]]:
+    """[L][H][T][S]."""
+    steps = np.stack(sequence.head_attention)  # T, L, H, S
+    table: list[list[list[list[float]]]] = steps.transpose(1, 2, 0, 3).tolist()
+    return table

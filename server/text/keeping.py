@@ -58,25 +58,50 @@ class Keeping:
     async def keep(self, texts: list[Prepared], *, streamed: bool) -> None:
         """Fill the outputs of texts whose sequences have ended and were translated.
 
-        What a stream has sent is final: there a sentence is not decoded again.
+        What a stream has sent is final: what is left of it is not decoded again.
         """
         lacking: list[_Lacking] = []
         pace = Pace()
         for text in texts:
-            text.outputs, text.outcomes = list(text.translations), []
-            for index in range(len(text.forms)):
-                again = self._first(text, index)
-                if again is not None and not streamed:
-                    lacking.append(again)
-                await pace.pause()
+            if text.settled:
+                _fill(text)
+                continue
+            lacking += await self._look(text, pace, again=not streamed)
         if lacking and await self._decode(lacking):
             for one in lacking:
                 self._second(one)
                 await pace.pause()
-        for text in texts:
-            for outcomes in text.outcomes:
-                for outcome in outcomes:
-                    self._count(outcome.value).inc()
+        for outcome in (one for text in texts for found in text.outcomes for one in found):
+            self._count(outcome.value).inc()
+
+    async def _look(self, text: Prepared, pace: Pace, *, again: bool) -> list[_Lacking]:
+        """Render a text's sentences; returns those to ask for again."""
+        text.outputs, text.outcomes = list(text.translations), []
+        lacking: list[_Lacking] = []
+        for index in range(len(text.forms)):
+            found = self._first(text, index)
+            if found is not None and again:
+                lacking.append(found)
+            await pace.pause()
+        return lacking
+
+    async def settle(self, text: Prepared) -> None:
+        """Make the outputs of a streamed text's sentences that have ended, in order.
+
+        One with placeholders is sent only now, so that it may be decoded again like any other.
+        """
+        if not text.forms:
+            return
+        text.outputs = text.outputs or [""] * len(text.sequences)
+        while text.settled < len(text.sequences):
+            index = text.settled
+            if text.sequences[index].finish_reason is None:
+                return
+            again, form = self._first(text, index), text.forms[index]
+            wanted = again is not None and form is not None and form.whole
+            if again is not None and wanted and await self._decode([again]):
+                self._second(again)
+            text.settled += 1
 
     def _first(self, text: Prepared, index: int) -> _Lacking | None:
         """Render a sentence; returns how to ask again if it lacks something."""
@@ -126,6 +151,13 @@ class Keeping:
         one.text.outputs[one.index] = rendered.text
         one.text.outcomes[one.index] = outcomes
         one.text.retried += 1
+
+
+def _fill(text: Prepared) -> None:
+    """Give a settled text the outputs of the sentences that had nothing to keep."""
+    for index, form in enumerate(text.forms):
+        if form is None:
+            text.outputs[index] = text.translations[index]
 
 
 def _badness(outcomes: list[Outcome]) -> tuple[int, int]:

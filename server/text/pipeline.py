@@ -197,11 +197,11 @@ class TranslationPipeline:
         emitter = self._emitter(texts[0]) if streamed else None
         async with contextlib.aclosing(self._decode(sequences)) as progress:
             async for _ in progress:
-                for delta in emitter.advance() if emitter else []:
+                for delta in await self._certain(emitter, texts[0]):
                     yield delta
         stages.ran(sequences)
         began = time.monotonic()
-        for delta in emitter.finish() if emitter else []:
+        for delta in await self._certain(emitter, texts[0], ended=True):
             yield delta
         await self._turns.take()
         pace = Pace()
@@ -231,8 +231,17 @@ class TranslationPipeline:
                 _raise_fault(asked)
                 yield
 
+    async def _certain(
+        self, emitter: Emitter | None, text: Prepared, *, ended: bool = False
+    ) -> list[Delta]:
+        """What of a streamed text has become certain; nothing of one that is not."""
+        if emitter is None:
+            return []
+        await self._keeping.settle(text)
+        return emitter.finish() if ended else emitter.advance()
+
     def _emitter(self, text: Prepared) -> Emitter:
-        return Emitter(self._target, self._renderer, text, self.pair.target_language)
+        return Emitter(self._target, text, self.pair.target_language)
 
     def seconds(self, sequences: list[Sequence]) -> float | None:
         """How long these would take if they came now, about; None while nothing is known."""

@@ -28,6 +28,8 @@ class Prepared:
     """The same with everything put back."""
     outcomes: list[list[Outcome]] = field(default_factory=list)
     """Of each sentence, what became of its form's holes; then of its worded numbers."""
+    settled: int = 0
+    """Sentences, from the first, whose outputs and outcomes are there already: a stream's."""
     retried: int = 0
     degenerate: list[Degeneration] = field(default_factory=list)
     """What is wrong with sentences that stayed so."""

@@ -82,7 +82,7 @@ class Preparer:
             ids = self.source.encode(prepared.source(index))
             # The prefix belongs to the text: only its first sentence begins with it.
             forced = self.pair.target_ids if index else (*self.pair.target_ids, *prefix)
-            looks = given is not None and given.whole and (streamed or bool(given.marks))
+            looks = given is not None and bool(given.marks)
             sequence = self._sequence(
                 ids, request, forced, index=index, streamed=streamed, looks=looks
             )

@@ -147,6 +147,8 @@ class SentenceResult:
     source_pieces: list[str] = field(default_factory=list)
     attention: list[list[float]] = field(default_factory=list)
     """A row a step, a weight for each source piece."""
+    head_attention: list[list[list[list[float]]]] = field(default_factory=list)
+    """The same of each layer and head, [L][H][T][S]; filled if the parameters ask for it."""
 
     @property
     def log_probability(self) -> float:

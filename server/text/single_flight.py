@@ -325,6 +325,7 @@ def _share(flight: Sequence, sequence: Sequence, *, first: bool) -> None:
     sequence.target_ids = flight.target_ids
     sequence.token_log_probs = flight.token_log_probs
     sequence.attention = flight.attention
+    sequence.head_attention = flight.head_attention
     sequence.hypotheses = flight.hypotheses
     if flight.admitted is not None:
         sequence.admitted = max(flight.admitted, sequence.arrived)

@@ -65,9 +65,12 @@ class Translator:
         for part in parts:  # who is refused is refused before anything is computed
             self.check(part)
         tasks = [self._through(part) for part in parts]
-        # One call, one fate: if one language's texts fail, the others' are dropped.
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(task) for task in tasks]
+        try:
+            # One call, one fate: if one language's texts fail, the others' are dropped.
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(task) for task in tasks]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         for places, task in zip(groups.values(), running, strict=True):
             for index, result in zip(places, task.result(), strict=True):
                 results[index] = _detected(result, guesses[index])

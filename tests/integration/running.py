@@ -19,7 +19,10 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "en-zh-TW"
-_READY = re.compile(r"READY in ([\d.]+) s: .* on 127\.0\.0\.1:(\d+), metrics on 127\.0\.0\.1:(\d+)")
+_READY = re.compile(
+    r"READY in ([\d.]+) s: .* on 127\.0\.0\.1:(\d+), metrics on 127\.0\.0\.1:(\d+)"
+    r"(?: and HTTP on 127\.0\.0\.1:(\d+))?"
+)
 
 
 @dataclass
@@ -27,6 +30,7 @@ class RunningServer:
     process: subprocess.Popen[str]
     target: str = ""
     metrics_url: str = ""
+    http_url: str = ""
     ready_seconds: float = 0.0
     log: list[str] = field(default_factory=list)
 
@@ -61,7 +65,7 @@ def running_server(
     """A server that is READY; stopped at the end if it still runs."""
     command = [
         sys.executable, "-m", "server", "--bundle", str(bundle), "--port", "0",
-        "--metrics-port", "0", *flags,
+        "--metrics-port", "0", "--http-port", "0", *flags,
     ]  # fmt: skip
     clean = {key: value for key, value in os.environ.items() if not key.startswith("DRAGOMAN_")}
     process = subprocess.Popen(
@@ -97,4 +101,5 @@ def _read_log(server: RunningServer) -> None:
             if found:
                 server.ready_seconds = float(found[1])
                 server.metrics_url = f"http://127.0.0.1:{found[3]}/metrics"
+                server.http_url = f"http://127.0.0.1:{found[4]}" if found[4] else ""
                 server.target = f"127.0.0.1:{found[2]}"

@@ -53,7 +53,8 @@ def blind_server() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "server", "--bundle", str(BUNDLE), "--port", str(port),
-               "--metrics-port", "0", "--log-requests", "all", "--log-level", "debug"]  # fmt: skip
+               "--metrics-port", "0", "--no-http", "--log-requests", "all",
+               "--log-level", "debug"]  # fmt: skip
     with (
         Path("/dev/full").open("wb") as full,
         subprocess.Popen(command, cwd=ROOT, stdout=full, stderr=full) as process,

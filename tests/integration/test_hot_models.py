@@ -261,7 +261,7 @@ def test_a_server_starts_with_several_models_and_drains_them_all(root: Path) -> 
 
 def test_two_bundles_of_one_name_are_one_line_and_exit_2(root: Path) -> None:
     flags = ["--bundle", str(SHIPPED), "--bundle", str(root / "v0")]
-    ports = ["--port", "0", "--metrics-port", "0", "--log-level", "error"]
+    ports = ["--port", "0", "--metrics-port", "0", "--http-port", "0", "--log-level", "error"]
     done = subprocess.run(
         [sys.executable, "-m", "server", *flags, *ports],
         capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,

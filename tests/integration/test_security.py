@@ -310,7 +310,7 @@ def test_mutual_tls_serves_nobody_without_a_certificate_of_its_authority(
 def refused(*flags: str) -> str:
     """The one line of a server that does not start."""
     command = [sys.executable, "-m", "server", "--bundle", str(BUNDLE), "--port", "0",
-               "--metrics-port", "0", "--log-level", "error", *flags]  # fmt: skip
+               "--metrics-port", "0", "--no-http", "--log-level", "error", *flags]  # fmt: skip
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
@@ -341,7 +341,7 @@ def test_an_open_port_that_others_reach_is_warned_of(host: str, warned: bool) ->
     words = "whoever reaches this port may translate"
     # READY names the host that was given, so the log is read here and not by running_server.
     command = [sys.executable, "-m", "server", "--bundle", str(BUNDLE), "--port", "0", "--host",
-               host, "--metrics-port", "0", "--metrics-host", "127.0.0.1"]  # fmt: skip
+               host, "--metrics-port", "0", "--no-http", "--metrics-host", "127.0.0.1"]  # fmt: skip
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = []

@@ -35,7 +35,7 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def make_serve(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    command = ["make", "serve", "ARGS=--port 0 --metrics-port 0"]
+    command = ["make", "serve", "ARGS=--port 0 --metrics-port 0 --http-port 0"]
     process = subprocess.Popen(
         command, cwd=folder, env=environment(), text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

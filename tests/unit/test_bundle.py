@@ -149,7 +149,7 @@ def test_no_directory_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_serving_a_damaged_bundle_is_one_line_and_exit_2(folder: Path) -> None:
     flip(folder / "decoder.onnx")
     command = [sys.executable, "-m", "server", "--bundle", str(folder), "--port", "0",
-               "--metrics-port", "0", "--log-level", "error"]  # fmt: skip
+               "--metrics-port", "0", "--http-port", "0", "--log-level", "error"]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
     )

@@ -1,0 +1,1 @@
+"""The page: type a text, see it translated, see where the model looked."""
