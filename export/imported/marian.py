@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import langcodes
 import torch
 from torch import Tensor
 
@@ -119,8 +120,12 @@ def by_id(
 
 def _languages(source: list[str | None]) -> list[Language]:
     """Of a model with several target languages, those that its vocabulary asks for: ``>>deu<<``."""
-    return [
-        Language(code=piece[2:-2], asked_ids=[number])
-        for number, piece in enumerate(source)
-        if piece and piece.startswith(">>") and piece.endswith("<<")
-    ]
+    found: dict[str, Language] = {}
+    for number, piece in enumerate(source):
+        if piece is None or not (piece.startswith(">>") and piece.endswith("<<")):
+            continue
+        code = piece[2:-2].replace("_", "-")
+        if langcodes.tag_is_valid(code):
+            code = langcodes.standardize_tag(code)
+            found.setdefault(code, Language(code=code, asked_ids=[number]))
+    return list(found.values())

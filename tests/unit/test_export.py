@@ -194,7 +194,7 @@ def test_an_export_that_fails_parity_leaves_the_old_bundle(
     first = write_bundle(trained(model, toy), toy.validation, folder, SETTINGS)
 
     def damaged(_network: Network, *rest: object) -> object:
-        wrong, _ = load_weights(toy_trainer.folder / "best.safetensors")
+        wrong, _metadata = load_weights(toy_trainer.folder / "best.safetensors")
         with torch.no_grad():
             dict(wrong.named_parameters())["decoder.0.attention.value.weight"][3] += 0.5
         return decoder_graph(network_of(wrong), *rest)  # type: ignore[arg-type]

@@ -184,3 +184,34 @@ def test_the_command_makes_a_bundle_and_verifies_it(
     assert (manifest.source_language, manifest.target_language) == ("en", "de")
     assert (manifest.architecture, manifest.licence) == ("marian", "apache-2.0")
     assert len(manifest.goldens) == 8
+
+
+def test_a_marian_model_with_several_targets_is_asked_by_a_token(tmp_path: Path) -> None:
+    folder = marian(tmp_path / "checkpoint")
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    by_id = sorted(vocabulary, key=vocabulary.__getitem__)
+    for number, token in ((10, ">>deu<<"), (11, ">>zho_Hant<<"), (12, ">>???<<")):
+        vocabulary[token] = vocabulary.pop(by_id[number])
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40", "--precision", "fp32"]
+    assert main([str(folder), "--out", str(tmp_path / "bundle"), *sizes]) == 0
+    pairs = Pairs(open_bundle(tmp_path / "bundle").manifest)
+    assert (pairs.sources, pairs.targets) == (["en"], ["de", "zh-Hant"])
+    assert pairs.nearest("en-GB", "zh-TW")[1].source_ids == (11,)
+
+
+def test_t5_with_a_prefix_of_its_own_is_one_pair(tmp_path: Path) -> None:
+    folder = t5(tmp_path / "checkpoint")
+    arguments = [
+        str(folder), "--out", str(tmp_path / "bundle"), "--source", "en", "--target", "nl",
+        "--prefix", "translate English to German: ", "--max-source-tokens", "90",
+        "--max-target-tokens", "40", "--precision", "fp32",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    bundle = open_bundle(tmp_path / "bundle")
+    pair = Pairs(bundle.manifest).nearest("", "")[1]
+    assert (pair.source_language, pair.target_language) == ("en", "nl")
+    source, _ = tokenizers_of(bundle)
+    whole = "translate English to German: The old dog is big today."
+    theirs = [*pair.source_ids, *source.encode("The old dog is big today.")]
+    assert theirs == source.encode(whole)
