@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from export.weights import SMALLEST, WeightsFile, digest
+
 MICROSOFT = "com.microsoft"
 OPSET = 21
 _IR_VERSION = 10
@@ -26,12 +28,17 @@ Array = NDArray[Any] | np.generic
 class GraphBuilder:
     """Nodes and constants of one graph; every value is known by its name."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, weights: WeightsFile | None = None) -> None:
+        """Start empty.
+
+        Args:
+            weights: where large constants go; None = into the graph.
+        """
+        self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
-        self._constants: dict[str, Array] = {}
+        self._constants: list[TensorProto] = []
         self._known: dict[bytes, str] = {}
         self._count = 0
 
@@ -47,12 +54,15 @@ class GraphBuilder:
 
     def constant(self, value: Array) -> str:
         """A constant; equal ones are stored once, which is what tied weights are."""
-        array = np.ascontiguousarray(value)
-        key = _content(array)
+        array = np.asarray(value, order="C")
+        key = digest(array)
         if key not in self._known:
             name = f"constant_{len(self._constants)}"
             self._known[key] = name
-            self._constants[name] = array
+            if self._weights is None or array.nbytes < SMALLEST:
+                self._constants.append(numpy_helper.from_array(array, name))
+            else:
+                self._constants.append(self._weights.tensor(array, name, key))
         return self._known[key]
 
     def transposed(self, matrix: NDArray[Any]) -> str:
@@ -61,7 +71,7 @@ class GraphBuilder:
         A matrix that is stored already, such as a tied embedding, is not stored a second time:
         the node that turns it is folded away when ONNX Runtime loads the graph.
         """
-        if _content(matrix) in self._known:
+        if digest(np.asarray(matrix, order="C")) in self._known:
             return self.node("Transpose", [self.constant(matrix)], perm=[1, 0])
         return self.constant(matrix.T)
 
@@ -104,26 +114,21 @@ class GraphBuilder:
         return self.node("Reshape", [x, self.integers(*shape)])
 
     def model(self, name: str) -> onnx.ModelProto:
-        """The finished graph, checked."""
-        constants = [numpy_helper.from_array(array, key) for key, array in self._constants.items()]
-        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, constants)
+        """The finished graph; checked, if it is complete without a file of weights."""
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
             ir_version=_IR_VERSION,
             producer_name="dragoman",
         )
-        onnx.checker.check_model(model)
+        if self._weights is None:
+            onnx.checker.check_model(model)
         return model
 
     def _name(self, operator: str) -> str:
         self._count += 1
         return f"{operator}_{self._count}"
-
-
-def _content(array: NDArray[Any]) -> bytes:
-    """What makes two constants one."""
-    return repr((array.dtype, array.shape)).encode() + array.tobytes()
 
 
 def array_of(tensor: Tensor) -> NDArray[np.float32]:

@@ -19,10 +19,11 @@ from export.builder import OPSET
 from export.calibration import Calibration, calibrate
 from export.card import model_card
 from export.folding import folded
-from export.graphs import decoder_graph, encoder_graph, parameter_count
+from export.graphs import decoder_graph, encoder_graph
 from export.precision import precision_of
 from export.release import TrainedModel
 from export.slots import slots_graph
+from export.trained import network_of
 from export.verify import Exported, ExportError, ParityReport, verify
 from model.checkpoint import ALIGNMENT_HEAD
 from model.evaluate import ValidationSet
@@ -91,9 +92,9 @@ def write_bundle(
         OSError: the place cannot be written.
     """
     folder = folder.resolve()  # a place such as "." has no name, and a link is followed
-    _check_cache(settings)
+    check_cache(settings)
     _check_limits(settings, trained.model.config.max_positions)
-    _check_place(folder)
+    check_place(folder)
     if not validation:
         msg = "no validation set: parity cannot be shown"
         raise ExportError(msg)
@@ -109,16 +110,16 @@ def write_bundle(
         manifest = _manifest(trained, settings, _scores(report), _goldens(trained, draft))
         card = model_card(manifest, report, validation, outputs, trained.account)
         (partial / reader.MODEL_CARD).write_text(card, encoding="utf-8")
-        _write_manifest(partial, manifest)
+        write_manifest(partial, manifest)
         open_bundle(partial)
-        _replace(partial, folder)
+        replace_bundle(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return open_bundle(folder)
 
 
-def _check_cache(settings: ExportSettings) -> None:
+def check_cache(settings: ExportSettings) -> None:
     """Refuse a cache that the precision's attention cannot read."""
     if (settings.precision == "fp16") != (settings.cache == "float16"):
         msg = f"precision {settings.precision} has no cache of {settings.cache}"
@@ -142,14 +143,19 @@ def _check_limits(settings: ExportSettings, positions: int) -> None:
         raise ExportError(msg)
 
 
-def _check_place(folder: Path) -> None:
+def check_place(folder: Path) -> None:
     """Refuse to replace anything but a bundle, whole or damaged: what stands there is lost."""
     if not folder.exists():
         return
     if not folder.is_dir():
         msg = f"{folder}: not a directory"
         raise ExportError(msg)
-    of_bundle = {reader.MANIFEST, *reader.REQUIRED_FILES, *reader.CUDA_FILES}
+    of_bundle = {
+        reader.MANIFEST,
+        *reader.REQUIRED_FILES,
+        *reader.CUDA_FILES,
+        *reader.IMPORTED_FILES,
+    }
     foreign = sorted({path.name for path in folder.iterdir()} - of_bundle)
     if foreign:
         msg = f"{folder}: not replaced, for it holds '{foreign[0]}', which is not of a bundle"
@@ -179,7 +185,8 @@ def write_graphs(
         (reader.DECODER, decoder_graph, settings.max_target_tokens),
     ):
         precision = precision_of(settings.precision, calibration)
-        onnx.save(graph(model, precision, settings.cache, limit), str(folder / name))
+        built = graph(network_of(model), precision, settings.cache, limit)
+        onnx.save(built, str(folder / name))
     if settings.provider == "cuda":
         onnx.save(slots_graph(settings.cache), str(folder / reader.SLOTS))
     (folder / reader.SOURCE_TOKENIZER).write_bytes(trained.tokenizers[0].model)
@@ -219,7 +226,7 @@ def _manifest(
         tokens=Tokens(pad=PAD_ID, bos=BOS_ID, eos=EOS_ID, unk=UNK_ID),
         shape=_shape(trained, settings),
         producer=Producer(
-            commit=_commit(),
+            commit=commit(),
             opset=OPSET,
             versions={name: version(name) for name in ("torch", "onnx")}
             | {"onnxruntime": onnxruntime.__version__},  # of either kind
@@ -254,7 +261,7 @@ def _shape(trained: TrainedModel, settings: ExportSettings) -> Shape:
         d_ff=config.d_ff,
         max_source_tokens=settings.max_source_tokens,
         max_target_tokens=settings.max_target_tokens,
-        parameter_count=parameter_count(trained.model),
+        parameter_count=network_of(trained.model).parameters,
     )
 
 
@@ -289,14 +296,15 @@ def _write_report(folder: Path, report: ParityReport) -> None:
     (folder / reader.PARITY_REPORT).write_text(text + "\n", encoding="utf-8")
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write it with the digests of all files that are there."""
     digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
     complete = manifest.model_copy(update={"files": digests})
     text = json.dumps(complete.model_dump(exclude_none=True), indent=1, ensure_ascii=False)
     (folder / reader.MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def _replace(partial: Path, folder: Path) -> None:
+def replace_bundle(partial: Path, folder: Path) -> None:
     """Put a whole bundle where another may stand; one of the two is always there."""
     old = folder.with_name(f".{folder.name}.old")
     if not folder.exists():
@@ -312,7 +320,7 @@ def _replace(partial: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of this project, ``-dirty`` if the tree differs, ``unknown`` outside git."""
 
     def git(*arguments: str) -> str:

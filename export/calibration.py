@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from export.network import Matrix
 from model.decoding import greedy
 from model.tokenizer import EOS_ID
 from model.transformer import Transformer
@@ -43,13 +44,13 @@ class Range:
 class Calibration:
     """What was seen, by the layer that saw it."""
 
-    inputs: dict[nn.Linear, Range]
+    inputs: dict[Matrix, Range]
     """What each linear layer reads."""
-    read: dict[nn.Linear, Floats]
+    read: dict[Matrix, Floats]
     """The largest absolute value of each input channel [K]."""
-    wrote: dict[nn.Linear, Floats]
+    wrote: dict[Matrix, Floats]
     """The largest absolute value of each output channel [N]."""
-    moments: dict[nn.Linear, Floats]
+    moments: dict[Matrix, Floats]
     """Mean of x x^T [K, K] over the inputs x: which errors of a weight add up and which do not."""
 
     @classmethod

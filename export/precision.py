@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from torch import nn
 
 from export.builder import MICROSOFT, GraphBuilder, array_of
 from export.calibration import Calibration, Range
+from export.network import Matrix
 
 Floats = NDArray[np.float32]
 
@@ -39,7 +38,7 @@ class Precision(Protocol):
         self,
         graph: GraphBuilder,
         x: str,
-        layers: list[nn.Linear],
+        layers: list[Matrix],
         output: str | None = None,
     ) -> str:
         """Several layers of the same input [R, K] side by side; floats [R, N].
@@ -64,17 +63,20 @@ class Float32:
         self,
         graph: GraphBuilder,
         x: str,
-        layers: list[nn.Linear],
+        layers: list[Matrix],
         output: str | None = None,
     ) -> str:
         """One Gemm; the weight stays as it is, so that a tied embedding can share it."""
         weight, bias = joined(layers)
-        inputs = [x, *(graph.constant(part.astype(self.floats)) for part in (weight, bias))]
+        parts = [weight] if bias is None else [weight, bias]
+        inputs = [x, *(graph.constant(part.astype(self.floats, copy=False)) for part in parts)]
         return graph.node("Gemm", inputs, transB=1, output=output)
 
     def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
         """Gather and multiply."""
-        rows = graph.node("Gather", [graph.constant(table.astype(self.floats)), ids])
+        rows = graph.node("Gather", [graph.constant(table.astype(self.floats, copy=False)), ids])
+        if scale == 1.0:
+            return rows
         return graph.node("Mul", [rows, graph.constant(self.floats(scale))])
 
 
@@ -114,7 +116,7 @@ class Int8(_Int8):
         self,
         graph: GraphBuilder,
         x: str,
-        layers: list[nn.Linear],
+        layers: list[Matrix],
         output: str | None = None,
     ) -> str:
         """Quantise x, multiply integers, scale back and add the bias."""
@@ -128,7 +130,7 @@ class Int8(_Int8):
                 "QuantizeLinear", [x, graph.constant(scale), graph.constant(zero)]
             )
         inputs = _factors(graph, self._values[key], (scale, zero), matrix, scales)
-        inputs.append(graph.constant(bias))
+        inputs += [] if bias is None else [graph.constant(bias)]
         outputs: list[str] | int = [output] if output else 1
         return graph.nodes("MatMulIntegerToFloat", inputs, outputs, domain=MICROSOFT)[0]
 
@@ -148,7 +150,7 @@ class Int8Rows(_Int8):
         self,
         graph: GraphBuilder,
         x: str,
-        layers: list[nn.Linear],
+        layers: list[Matrix],
         output: str | None = None,
     ) -> str:
         """Quantise the rows of x [R, K], multiply integers, scale back."""
@@ -157,6 +159,8 @@ class Int8Rows(_Int8):
         row_values, row_scales = self._quantise_rows(graph, x)
         inputs = _factors(graph, row_values, (np.float32(1.0), np.uint8(128)), matrix, scales)
         (product,) = graph.nodes("MatMulIntegerToFloat", inputs, 1, domain=MICROSOFT)
+        if bias is None:
+            return graph.node("Mul", [product, row_scales], output=output)
         scaled = graph.node("Mul", [product, row_scales])
         return graph.node("Add", [scaled, graph.constant(bias)], output=output)
 
@@ -199,11 +203,15 @@ def _factors(
     ]
 
 
-def joined(layers: list[nn.Linear]) -> tuple[Floats, Floats]:
-    """Weights [N, K] and biases [N] of layers that read the same input, side by side."""
-    weight = array_of(torch.cat([layer.weight for layer in layers]))
-    bias = array_of(torch.cat([layer.bias for layer in layers]))
-    return weight, bias
+def joined(layers: list[Matrix]) -> tuple[Floats, Floats | None]:
+    """Weights [N, K] and biases [N] of layers that read the same input, side by side.
+
+    All of them have a bias, or none.
+    """
+    weights = [array_of(layer.weight) for layer in layers]
+    biases = [array_of(layer.bias) for layer in layers if layer.bias is not None]
+    weight = np.concatenate(weights) if len(weights) > 1 else weights[0]  # no copy of a large one
+    return weight, np.concatenate(biases) if biases else None
 
 
 def quantise(weight: Floats, limit: int = _WEIGHT_LIMIT) -> tuple[NDArray[np.int8], Floats]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model.batching import TokenisedPair, collate
 from model.decoding import greedy
 from model.evaluate import Scores, ValidationSet, score
-from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from model.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from model.transformer import Transformer, padding_mask
 from server.bundle import Bundle
 from server.engine.device_runner import DeviceModelRunner
@@ -98,14 +98,14 @@ class ParityReport:
 class Exported:
     """The exported graphs with tokenizers, translating by the server's engine."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, slots: int = _SLOTS) -> None:
         """Load them on one engine of one thread."""
-        tokens = bundle.manifest.tokens
+        self.tokens = tokens = bundle.manifest.tokens
         self.vocabulary = bundle.manifest.shape.target_vocab_size
-        self.pool, self.runner = _runner(bundle)
+        self.pool, self.runner = _runner(bundle, slots)
         policy = Policy(max_encode_tokens=512, window=64)
         scheduler = Scheduler(self.pool, policy, bos_id=tokens.bos, eos_id=tokens.eos)
-        search = Search(self.pool, eos_id=tokens.eos, never={tokens.pad, tokens.bos, tokens.unk})
+        search = Search(self.pool, eos_id=tokens.eos, never=tokens.never)
         self._engine = Engine("export", scheduler, self.runner, search, Metrics())
 
     def fitting(self, sources: list[list[int]]) -> list[list[int]]:
@@ -125,7 +125,7 @@ class Exported:
         """A finished sequence for each source (ids without end), in order."""
         limits = self.limits(sources)
         sequences = [
-            sequence_of(ids, max_tokens=limit, parameters=parameters)
+            sequence_of(ids, max_tokens=limit, parameters=parameters, eos_id=self.tokens.eos)
             for ids, limit in zip(sources, limits, strict=True)
         ]
         for sequence in sequences:
@@ -141,20 +141,23 @@ class Exported:
         return [target.decode(ids) for ids in outputs]
 
 
-def _runner(bundle: Bundle) -> tuple[KVCachePool, ModelRunner]:
+def _runner(bundle: Bundle, slots: int) -> tuple[KVCachePool, ModelRunner]:
     """What will serve the bundle; one for CUDA does it on this machine's processor."""
     if bundle.manifest.provider == "cuda":
-        runner = DeviceModelRunner(bundle, _SLOTS, HOST)
+        runner = DeviceModelRunner(bundle, slots, HOST)
         return runner.pool, runner
-    pool = KVCachePool(cache_shape(bundle.manifest, _SLOTS))
+    pool = KVCachePool(cache_shape(bundle.manifest, slots))
     return pool, OrtModelRunner(bundle, load_sessions(bundle), pool)
 
 
 def sequence_of(
-    ids: list[int], max_tokens: int, parameters: DecodingParameters = GREEDY
+    ids: list[int],
+    max_tokens: int,
+    parameters: DecodingParameters = GREEDY,
+    eos_id: int = EOS_ID,
 ) -> Sequence:
     """A sequence for the engine."""
-    source, now = np.array([*ids, EOS_ID], np.int64), time.monotonic()
+    source, now = np.array([*ids, eos_id], np.int64), time.monotonic()
     return Sequence(source_ids=source, max_tokens=max_tokens, arrived=now, parameters=parameters)
 
 
@@ -246,33 +249,39 @@ def stepwise_difference(
     targets = [hypothesis.ids for hypothesis in greedy(model, source, limit)]
     batch = collate([_pair(ids, out) for ids, out in zip(sources, targets, strict=True)])
     expected = model(source, batch.target_in, padding_mask(source, PAD_ID)).log_softmax(-1).numpy()
-    actual = _forced(exported, sources, batch.target_in.numpy())
+    actual = log_softmax(forced_logits(exported, sources, batch.target_in.numpy()))
     counts = batch.target_out.numpy() != PAD_ID
     difference = np.abs(actual - expected)[counts]
     return float(difference.max()), float(difference.mean())
 
 
-def _forced(
+def forced_logits(
     exported: Exported, sources: list[list[int]], target_in: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Log-probabilities [B, T, V] of the exported graphs for given inputs [B, T]."""
-    pool, vocabulary = exported.pool, exported.vocabulary
+) -> NDArray[np.float32]:
+    """Logits [B, T, V] of the exported graphs, step by step on given inputs [B, T]."""
+    pool, vocabulary, tokens = exported.pool, exported.vocabulary, exported.tokens
     pool.reset()
-    sequences = [sequence_of(ids, max_tokens=1) for ids in sources]
+    sequences = [sequence_of(ids, max_tokens=1, eos_id=tokens.eos) for ids in sources]
     for sequence in sequences:
         slot = pool.allocate()
-        pool.start(slot, sequence.source_length, BOS_ID)
+        pool.start(slot, sequence.source_length, tokens.bos)
         sequence.slots = [slot]
     exported.runner.encode(sequences)
     steps = []
     for column in target_in.T:
         pool.tokens[: len(sources)] = column
         logits = exported.runner.decode(len(sources))
-        sums = logits.likeliest(list(range(len(sources))), 1).log_sums
-        steps.append(logits.values[:, :vocabulary] - sums[:, None])
+        steps.append(logits.values[:, :vocabulary].copy())
         pool.positions[: len(sources)] += 1
     pool.reset()
     return np.stack(steps, axis=1)
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log-probabilities over the last axis."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
 
 
 def _compare(

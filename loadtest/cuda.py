@@ -167,7 +167,7 @@ def _lane(name: str, bundle: Bundle, pool: KVCachePool, runner: ModelRunner) -> 
     tokens = bundle.manifest.tokens
     policy = Policy(max_encode_tokens=2048, window=256, min_encode_rows=pool.shape.slots // 4 or 1)
     scheduler = Scheduler(pool, policy, bos_id=tokens.bos, eos_id=tokens.eos)
-    search = Search(pool, eos_id=tokens.eos, never={tokens.pad, tokens.bos, tokens.unk})
+    search = Search(pool, eos_id=tokens.eos, never=tokens.never)
     return Lane(name, pool, runner, Engine(name, scheduler, runner, search, Metrics()))
 
 

@@ -20,10 +20,14 @@ SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 ENCODER, DECODER, SLOTS = "encoder.onnx", "decoder.onnx", "slots.onnx"
 SOURCE_TOKENIZER, TARGET_TOKENIZER = "source.model", "target.model"
+SOURCE_VOCABULARY, TARGET_VOCABULARY = "source_vocabulary.json", "target_vocabulary.json"
+WEIGHTS = "weights.bin"
 PARITY_REPORT, MODEL_CARD = "parity.json", "MODEL_CARD.md"
 REQUIRED_FILES = (ENCODER, DECODER, SOURCE_TOKENIZER, TARGET_TOKENIZER, PARITY_REPORT, MODEL_CARD)
 CUDA_FILES = (SLOTS,)
 """More that a bundle for CUDA has."""
+IMPORTED_FILES = (SOURCE_VOCABULARY, TARGET_VOCABULARY, WEIGHTS)
+"""More that a bundle of an imported model may have."""
 _MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 Count = Annotated[int, Field(ge=0)]
@@ -44,6 +48,24 @@ class Tokens(_Section):
     """What the decoder reads first."""
     eos: Count
     unk: Count
+
+    @property
+    def never(self) -> frozenset[int]:
+        """What no output has; some networks begin with the token that ends."""
+        return frozenset({self.pad, self.bos, self.unk} - {self.eos})
+
+
+class Language(_Section):
+    """One of several languages of a model, and the tokens that stand for it."""
+
+    code: str
+    """BCP-47."""
+    source_ids: list[Count] = []
+    """Before a source that is in it."""
+    asked_ids: list[Count] = []
+    """Before a source that is to be translated into it."""
+    target_ids: list[Count] = []
+    """What an output in it begins with."""
 
 
 class Shape(_Section):
@@ -107,6 +129,9 @@ class Golden(_Section):
     target: str
     target_ids: list[Count]
     """Greedy output without begin and end."""
+    source_language: str = ""
+    """Of a model with several languages: which are meant."""
+    target_language: str = ""
 
 
 class Manifest(_Section):
@@ -116,6 +141,10 @@ class Manifest(_Section):
     name: str
     source_language: str
     target_language: str
+    architecture: str = "dragoman"
+    """What the network was called where it was trained; for people, nothing depends on it."""
+    languages: list[Language] = []
+    """Of a model with several; its ``source_language`` or ``target_language`` is then ``mul``."""
     precision: Literal["fp32", "int8", "int8-rows", "fp16"]
     cache_type: Literal["float32", "int8", "float16"]
     provider: Literal["cpu", "cuda"] = "cpu"
@@ -156,6 +185,10 @@ class Bundle:
         the cross keys it gives the attention), and ``self_key_l_out``,
         ``self_value_l_out``, ``cross_key_l_out``, ``cross_value_l_out``, to be bound over their
         inputs: the step writes the new key and value of each row in place at its position.
+
+    An imported model's pieces are numbered as its authors did, not as its SentencePiece files do:
+    ``source_vocabulary.json`` and ``target_vocabulary.json`` are the piece of every id, null for
+    ids that no text has. Its graphs keep their weights in ``weights.bin``, once for both.
 
     A bundle for CUDA computes in float16: its ``cross_query_l`` are float16, and in place of
     ``block_maxima`` it has ``likeliest`` int64 [B], the largest logit's token. It has one graph

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from server.bundle import MANIFEST, Bundle, open_bundle
 from server.errors import BundleError
+from server.text.languages import Pairs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +51,7 @@ def describe(bundle: Bundle) -> list[str]:
     rows = [
         ("name", manifest.name),
         ("digest", bundle.digest),
-        ("languages", f"{manifest.source_language} -> {manifest.target_language}"),
+        ("languages", str(Pairs(manifest))),
         ("precision", manifest.precision),
         ("provider", manifest.provider),
         ("weights", f"{shape.parameter_count / 1e6:.1f} million, {size / 1e6:.1f} MB on disk"),

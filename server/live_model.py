@@ -193,7 +193,7 @@ def _one_engine(
         min_encode_rows=max(1, settings.slots // 4),
     )
     scheduler = Scheduler(pool, policy, bos_id=tokens.bos, eos_id=tokens.eos)
-    search = Search(pool, eos_id=tokens.eos, never={tokens.pad, tokens.bos, tokens.unk})
+    search = Search(pool, eos_id=tokens.eos, never=tokens.never)
     return Engine(name, scheduler, runner, search, metrics, checked=settings.check_integrity)
 
 
@@ -216,6 +216,8 @@ async def check_goldens(pipeline: TranslationPipeline, settings: Settings) -> No
     if settings.golden_check == "off":
         return
     goldens = pipeline.bundle.manifest.goldens
+    languages = goldens[0].source_language, goldens[0].target_language
+    pipeline = pipeline.between(pipeline.pairs.nearest(*languages)[1])
     request = TranslationRequest(
         texts=[golden.source for golden in goldens],
         field_names=[f"goldens[{index}]" for index in range(len(goldens))],

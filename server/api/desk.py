@@ -114,12 +114,15 @@ class Desk:
             NotReady: the first models are still being loaded.
         """
         catalogue = self.translator.catalogue
-        routes = [(each, each) for each in catalogue]
-        routes += [(route[0], route[-1]) for route in catalogue.pivoted(self.translator.pivots)]
         found = {
-            (first.bundle.manifest.source_language, last.bundle.manifest.target_language)
-            for first, last in routes
+            (source, target)
+            for each in catalogue
+            for source in each.pairs.sources
+            for target in each.pairs.targets
+            if source != target
         }
+        for route in catalogue.pivoted(self.translator.pivots):
+            found.add((route[0].pair.source_language, route[-1].pair.target_language))
         if not found:
             msg = "the server is still loading its models"
             raise NotReady(msg, retry_after_seconds=1.0)

@@ -48,8 +48,8 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         models = [convert.model_message(p.bundle, self._requested) for p in self._catalogue]
         routes = [
             models_pb2.Route(
-                source_language=route[0].bundle.manifest.source_language,
-                target_language=route[-1].bundle.manifest.target_language,
+                source_language=route[0].pair.source_language,
+                target_language=route[-1].pair.target_language,
                 models=[pipeline.ref.name for pipeline in route],
             )
             for route in self._catalogue.pivoted(self._pivots)

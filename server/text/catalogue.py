@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import langcodes
 
 from server.errors import InvalidRequest, NotReady, UnknownModel
+from server.text.languages import distance
 from server.text.pipeline import TranslationPipeline
 
 # langcodes' distances: up to 5 is another region of the same written language (en-GB for en),
@@ -71,14 +72,13 @@ class Catalogue:
         check_code("target_language", target_language)
         self._check_ready()
         candidates = [self.named(name)] if name else list(self._pipelines.values())
-        distances = [_distances(source_language, target_language, each) for each in candidates]
-        near = [pair for pair in distances if max(pair) <= _MAX_DISTANCE]
+        found = [each.pairs.nearest(source_language, target_language) for each in candidates]
+        near = [distances for distances, _ in found if max(distances) <= _MAX_DISTANCE]
         if near:
-            return candidates[distances.index(min(near, key=sum))]
-        pairs = ", ".join(
-            f"{p.bundle.manifest.source_language} -> {p.bundle.manifest.target_language}"
-            for p in candidates
-        )
+            least = min(near, key=sum)
+            index = next(index for index, (far, _) in enumerate(found) if far == least)
+            return candidates[index].between(found[index][1])
+        pairs = ", ".join(str(each.pairs) for each in candidates)
         msg = f"no model translates {source_language} -> {target_language}; there is {pairs}"
         raise UnknownModel(msg)
 
@@ -100,19 +100,20 @@ class Catalogue:
             for pivot in pivots:
                 with contextlib.suppress(UnknownModel):
                     first = self.find(source_language, pivot, "")
-                    return first, self.find(
-                        first.bundle.manifest.target_language, target_language, ""
-                    )
+                    return first, self.find(first.pair.target_language, target_language, "")
             raise
 
     def pivoted(self, pivots: Sequence[str]) -> list[tuple[TranslationPipeline, ...]]:
-        """Every pair that goes through a third language, by way of its models."""
+        """Every pair that goes through a third language, by way of its models.
+
+        Languages that only models with several have are left out: there would be thousands.
+        """
         routes = []
-        sources = {each.bundle.manifest.source_language for each in self}
-        targets = {each.bundle.manifest.target_language for each in self}
+        sources = {each.pairs.sources[0] for each in self if len(each.pairs.sources) == 1}
+        targets = {each.pairs.targets[0] for each in self if len(each.pairs.targets) == 1}
         for source in sorted(sources):
             for target in sorted(targets):
-                if _distance(target, source) <= _MAX_DISTANCE:
+                if distance(target, source) <= _MAX_DISTANCE:
                     continue
                 with contextlib.suppress(UnknownModel):
                     route = self.route(source, target, "", pivots)
@@ -128,12 +129,7 @@ class Catalogue:
 
 def same_language(one: str, other: str) -> bool:
     """Whether two codes are one written language: ``en-US`` and ``en``, not zh-CN and zh-TW."""
-    return _is_code(one) and _is_code(other) and _distance(one, other) <= _MAX_DISTANCE
-
-
-def _distances(source: str, target: str, pipeline: TranslationPipeline) -> tuple[int, int]:
-    manifest = pipeline.bundle.manifest
-    return _distance(source, manifest.source_language), _distance(target, manifest.target_language)
+    return _is_code(one) and _is_code(other) and distance(one, other) <= _MAX_DISTANCE
 
 
 def check_code(field: str, code: str) -> None:
@@ -151,8 +147,3 @@ def check_code(field: str, code: str) -> None:
 @functools.lru_cache(maxsize=1024)
 def _is_code(code: str) -> bool:
     return langcodes.tag_is_valid(code)
-
-
-@functools.lru_cache(maxsize=1024)
-def _distance(asked: str, offered: str) -> int:
-    return 0 if asked == offered else langcodes.tag_distance(asked, offered)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import time
 from collections.abc import AsyncGenerator
 
-from server.bundle import SOURCE_TOKENIZER, TARGET_TOKENIZER, Bundle
+from server.bundle import Bundle
 from server.engine.request import FinishReason, Flow, Sequence
 from server.errors import DeadlineExceeded, ModelFailure, RequestCancelled, ShuttingDown
 from server.metrics import Metrics
@@ -15,6 +16,7 @@ from server.text.degeneration import scripts_differ
 from server.text.emitter import Emitter
 from server.text.explanation import Explainer
 from server.text.keeping import Keeping
+from server.text.languages import Pair, Pairs
 from server.text.pace import Pace, Turns
 from server.text.prepared import Prepared
 from server.text.preparer import Preparer
@@ -24,7 +26,7 @@ from server.text.request import Delta, ModelRef, TextResult, TranslationRequest
 from server.text.second_look import SecondLook
 from server.text.single_flight import Runner
 from server.text.stages import current_stages
-from server.text.tokenizer import Tokenizer
+from server.text.tokenizer import tokenizers_of
 
 # Splitting and tokenising more than this many characters leaves the event loop for a thread.
 _INLINE_CHARACTERS = 4000
@@ -32,7 +34,7 @@ _LEARNING = 0.05
 
 
 class TranslationPipeline:
-    """Translates with one model."""
+    """Translates with one model, from one language to another."""
 
     def __init__(
         self,
@@ -59,49 +61,65 @@ class TranslationPipeline:
         """
         self.bundle = bundle
         self._engine = engine
-        manifest = bundle.manifest
-        source = Tokenizer(bundle.read(SOURCE_TOKENIZER), SOURCE_TOKENIZER)
-        self._target = Tokenizer(bundle.read(TARGET_TOKENIZER), TARGET_TOKENIZER)
+        self._slots = slots
+        self._metrics = metrics or Metrics()
         self._guard = guard
         self._interactive_sentences = interactive_sentences
+        self._source, self._target = tokenizers_of(bundle)
+        self.ref = ModelRef(bundle.manifest.name, bundle.digest)
+        self.pairs = Pairs(bundle.manifest)
+        self._cost_per_character = 0.0
+        self._pressure = Pressure()
+        self._turns = Turns()
+        self._of_pairs: dict[Pair, TranslationPipeline] = {}
+        self._take(self.pairs.nearest("", "")[1])
+
+    def between(self, pair: Pair) -> TranslationPipeline:
+        """The same model for another pair of its languages; made when it is first asked for."""
+        if pair not in self._of_pairs:
+            copy.copy(self)._take(pair)  # noqa: SLF001  our own kind
+        return self._of_pairs[pair]
+
+    def _take(self, pair: Pair) -> None:
+        """Be the one for this pair."""
+        self.pair = pair
+        self._of_pairs[pair] = self
+        manifest = self.bundle.manifest
+        source = self._source.beginning(pair.source_ids)
         self._renderer = Renderer(source, self._target)
-        self._preparer = Preparer(manifest, source, self._target, guard=guard)
-        metrics = metrics or Metrics()
+        self._preparer = Preparer(manifest, pair, source, self._target, guard=self._guard)
         self._second_look = SecondLook(
-            engine,
+            self._engine,
             self._target,
-            metrics,
-            other_script=scripts_differ(manifest.source_language, manifest.target_language),
+            self._metrics,
+            other_script=scripts_differ(pair.source_language, pair.target_language),
         )
         self._keeping = Keeping(
-            engine,
+            self._engine,
             source,
             self._renderer,
-            metrics,
+            self._metrics,
             eos_id=manifest.tokens.eos,
             max_source_tokens=manifest.shape.max_source_tokens,
         )
-        self.ref = ModelRef(manifest.name, bundle.digest)
         self._explainer = Explainer(
             self.ref,
             source,
             self._target,
             self._renderer,
-            slots,
+            self._slots,
             manifest.tokens.eos,
-            manifest.target_language,
+            pair.target_language,
         )
-        self._cost_per_character = 0.0
-        self._pressure = Pressure()
-        self._turns = Turns()
         self._preparing = 0
         self._settled = asyncio.Event()
 
     async def settled(self) -> None:
         """Nobody who was let in is still on the way to the engine, which may then be drained."""
-        while self._preparing:
-            self._settled.clear()
-            await self._settled.wait()
+        for each in list(self._of_pairs.values()):
+            while each._preparing:  # noqa: SLF001  our own kind
+                each._settled.clear()  # noqa: SLF001
+                await each._settled.wait()  # noqa: SLF001
 
     async def translate(self, request: TranslationRequest) -> list[TextResult]:
         """One result a text, in order.
@@ -223,7 +241,7 @@ class TranslationPipeline:
         return emitter.finish() if ended else emitter.advance()
 
     def _emitter(self, text: Prepared) -> Emitter:
-        return Emitter(self._target, text, self.bundle.manifest.target_language)
+        return Emitter(self._target, text, self.pair.target_language)
 
     def seconds(self, sequences: list[Sequence]) -> float | None:
         """How long these would take if they came now, about; None while nothing is known."""

@@ -13,6 +13,7 @@ from server.engine.request import FinishReason, Sequence, default_max_tokens
 from server.errors import InvalidRequest
 from server.text import segmenter
 from server.text.form import MOST_HOLES, Form, form
+from server.text.languages import Pair
 from server.text.markup import Markup, Run
 from server.text.prepared import Prepared
 from server.text.protect import Protected, find, inside, shield
@@ -42,6 +43,7 @@ class Preparer:
     """What one model's texts are split and tokenised with."""
 
     manifest: Manifest
+    pair: Pair
     source: Tokenizer
     target: Tokenizer
     guard: bool
@@ -79,7 +81,7 @@ class Preparer:
             given = prepared.form(index)
             ids = self.source.encode(prepared.source(index))
             # The prefix belongs to the text: only its first sentence begins with it.
-            forced = () if index else prefix
+            forced = self.pair.target_ids if index else (*self.pair.target_ids, *prefix)
             looks = given is not None and bool(given.marks)
             sequence = self._sequence(
                 ids, request, forced, index=index, streamed=streamed, looks=looks
@@ -94,7 +96,7 @@ class Preparer:
     def _sentences(self, stretch: _Stretch, prepared: Prepared) -> None:
         """Add a stretch's sentences; those too long for the model in parts."""
         limit = self.manifest.shape.max_source_tokens
-        pending = segmenter.segment(stretch.shielded, self.manifest.source_language)[::-1]
+        pending = segmenter.segment(stretch.shielded, self.pair.source_language)[::-1]
         while pending:
             parts = _parts(stretch, pending.pop())
             pending += parts[:0:-1]

@@ -192,7 +192,7 @@ class Translator:
     def _any_source(self, request: TranslationRequest) -> list[Guess]:
         """The language of a model for the target, where a text itself tells none."""
         for pipeline in self.catalogue:
-            source = pipeline.bundle.manifest.source_language
+            source = pipeline.pair.source_language
             with contextlib.suppress(UnknownModel):
                 self._route(dataclasses.replace(request, source_language=source))
                 return [Guess(source, 0.0)]
@@ -219,7 +219,7 @@ def _leg(
     return dataclasses.replace(
         request,
         texts=texts,
-        source_language=first.bundle.manifest.target_language,
+        source_language=first.pair.target_language,
         terms=kept,
     )
 

@@ -23,6 +23,7 @@ from export.calibration import Calibration, Range, calibrate
 from export.folding import folded
 from export.graphs import decoder_graph, encoder_graph
 from export.likeliest import likeliest_graph
+from export.network import Network
 from export.precision import (
     PRECISIONS,
     Float32,
@@ -34,6 +35,7 @@ from export.precision import (
     rounded,
 )
 from export.release import TrainedModel
+from export.trained import network_of
 from export.verify import Exported, ExportError, check, sequence_of, torch_greedy, verify
 from model.checkpoint import load_weights
 from model.config import TransformerConfig
@@ -191,11 +193,11 @@ def test_an_export_that_fails_parity_leaves_the_old_bundle(
     folder = tmp_path / "toy"
     first = write_bundle(trained(model, toy), toy.validation, folder, SETTINGS)
 
-    def damaged(model: Transformer, *rest: object) -> object:
-        wrong, _ = load_weights(toy_trainer.folder / "best.safetensors")
+    def damaged(_network: Network, *rest: object) -> object:
+        wrong, _metadata = load_weights(toy_trainer.folder / "best.safetensors")
         with torch.no_grad():
             dict(wrong.named_parameters())["decoder.0.attention.value.weight"][3] += 0.5
-        return decoder_graph(wrong, *rest)  # type: ignore[arg-type]
+        return decoder_graph(network_of(wrong), *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(writer, "decoder_graph", damaged)
     with pytest.raises(ExportError) as caught:
@@ -242,7 +244,7 @@ def test_quantising_keeps_every_row_within_half_a_step() -> None:
 
 def test_weights_that_are_tied_are_stored_once() -> None:
     model = random_model(tying="target", target_vocab_size=500)
-    graph = decoder_graph(model, Float32(), "float32", 40)
+    graph = decoder_graph(network_of(model), Float32(), "float32", 40)
     tables = [item for item in graph.graph.initializer if list(item.dims) == [500, 32]]
     assert len(tables) == 1
 
@@ -376,8 +378,8 @@ def random_sources(seed: int, rows: int) -> list[list[int]]:
 def test_the_graphs_use_no_control_flow() -> None:
     model = random_model()
     precision = precision_of("int8", calibrate(model, SOURCES, 40))
-    for graph in (encoder_graph(model, precision, "float32", 24),
-                  decoder_graph(model, precision, "float32", 40)):  # fmt: skip
+    for graph in (encoder_graph(network_of(model), precision, "float32", 24),
+                  decoder_graph(network_of(model), precision, "float32", 40)):  # fmt: skip
         assert not {"If", "Loop", "Scan"} & {node.op_type for node in graph.graph.node}
 
 

@@ -266,6 +266,6 @@ def metadata_of(run: Path) -> dict[str, str]:
 
 
 def test_the_commit_is_unknown_outside_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert len(writer._commit().removesuffix("-dirty")) == 40
+    assert len(writer.commit().removesuffix("-dirty")) == 40
     monkeypatch.setattr(writer, "__file__", str(tmp_path / "bundle.py"))
-    assert writer._commit() == "unknown"
+    assert writer.commit() == "unknown"

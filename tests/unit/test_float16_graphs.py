@@ -15,6 +15,7 @@ from export.bundle import ExportSettings, write_graphs
 from export.graphs import decoder_graph, encoder_graph
 from export.precision import Float16
 from export.slots import slots_graph
+from export.trained import network_of
 from export.verify import Exported, ExportError, stepwise_difference
 from model.train import TrainingData
 from server.bundle import Bundle
@@ -39,8 +40,8 @@ SIZES = {"Shape": {INT64}, "Slice": {INT64}, "Concat": {INT64}}
 def graphs(norm: str) -> dict[str, onnx.ModelProto]:
     model = random_model(norm=norm)
     return {
-        "encoder": encoder_graph(model, Float16(), "float16", 24),
-        "decoder": decoder_graph(model, Float16(), "float16", 40),
+        "encoder": encoder_graph(network_of(model), Float16(), "float16", 24),
+        "decoder": decoder_graph(network_of(model), Float16(), "float16", 40),
         "slots": slots_graph("float16"),
     }
 

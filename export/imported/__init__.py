@@ -1,0 +1,1 @@
+"""Checkpoints in other projects' layouts: read, described as networks, written as bundles."""

@@ -1,0 +1,217 @@
+"""Writes an imported model as a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import onnxruntime
+
+from export.builder import OPSET
+from export.bundle import check_place, commit, replace_bundle, write_manifest
+from export.calibration import Calibration
+from export.graphs import CacheType, decoder_graph, encoder_graph
+from export.imported.card import imported_card
+from export.imported.compare import ImportReport, Sentences, Translated, compare, translated
+from export.imported.model import ImportedModel
+from export.precision import precision_of
+from export.slots import slots_graph
+from export.verify import ExportError
+from export.weights import WeightsFile
+from server import bundle as reader
+from server.bundle import Bundle, Golden, Manifest, Producer, Shape, open_bundle
+from server.engine.provider import HOST
+from server.text.languages import Pair, Pairs
+
+_log = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "int8-rows", "fp16"]
+_CACHES: dict[Precision, CacheType] = {
+    "fp32": "float32",
+    "int8-rows": "float32",
+    "fp16": "float16",
+}
+_FEWEST_TOKENS = 2  # a token and the end
+_GOLDENS = 8
+_HEAD_SIZES = 8
+"""What the attention operator takes multiples of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSettings:
+    """What an import may choose."""
+
+    name: str
+    source_language: str
+    target_language: str
+    """``mul`` for the several languages of a model."""
+    shown: tuple[str, str]
+    """The pair that golden sentences are in."""
+    licence: str
+    precision: Precision = "int8-rows"
+    max_source_tokens: int = 256
+    max_target_tokens: int = 256
+
+    @property
+    def provider(self) -> Literal["cpu", "cuda"]:
+        """What has kernels for the precision."""
+        return "cuda" if self.precision == "fp16" else "cpu"
+
+
+def write_imported(
+    model: ImportedModel, sentences: Sentences, folder: Path, settings: ImportSettings
+) -> tuple[Bundle, ImportReport]:
+    """Build, compare, and only then put the bundle in its place; the bundle, opened.
+
+    Raises:
+        ExportError: the precision loses too much, the sizes do not fit the model, or something
+            else than a bundle stands in the way; ``folder`` is as it was.
+        OSError: the place cannot be written.
+    """
+    folder = folder.resolve()
+    _check_limits(model, settings)
+    check_place(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        draft = draft_bundle(model, partial, settings)
+        _, pair = Pairs(draft.manifest).nearest(*settings.shown)
+        report, found = _compared(model, draft, sentences, pair, settings)
+        text = json.dumps(report.as_json(), indent=1)
+        (partial / reader.PARITY_REPORT).write_text(text + "\n", encoding="utf-8")
+        goldens = _goldens(found, sentences, pair)
+        manifest = draft.manifest.model_copy(update={"goldens": goldens})
+        card = imported_card(manifest, report)
+        (partial / reader.MODEL_CARD).write_text(card, encoding="utf-8")
+        write_manifest(partial, manifest)
+        open_bundle(partial)
+        replace_bundle(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return open_bundle(folder), report
+
+
+def _check_limits(model: ImportedModel, settings: ImportSettings) -> None:
+    limits = settings.max_source_tokens, settings.max_target_tokens
+    if min(limits) < _FEWEST_TOKENS:
+        msg = f"token limits count the end token, so they are {_FEWEST_TOKENS} or more"
+        raise ExportError(msg)
+    if model.network.head_size % _HEAD_SIZES:
+        msg = f"heads of size {model.network.head_size}: only multiples of {_HEAD_SIZES} can be run"
+        raise ExportError(msg)
+    if model.positions is not None and max(limits) > model.positions:
+        msg = f"the model has {model.positions} positions, fewer than the token limits asked for"
+        raise ExportError(msg)
+
+
+def draft_bundle(model: ImportedModel, folder: Path, settings: ImportSettings) -> Bundle:
+    """Graphs, weights and tokenizers, and a manifest without digests."""
+    _log.info("writing %s graphs", settings.precision)
+    with WeightsFile(folder / reader.WEIGHTS) as weights:
+        for name, graph, limit in (
+            (reader.ENCODER, encoder_graph, settings.max_source_tokens),
+            (reader.DECODER, decoder_graph, settings.max_target_tokens),
+        ):
+            precision = precision_of(settings.precision, Calibration.nothing())
+            cache = _CACHES[settings.precision]
+            onnx.save(graph(model.network, precision, cache, limit, weights), str(folder / name))
+    for name in (reader.ENCODER, reader.DECODER):
+        onnx.checker.check_model(str(folder / name))
+    if settings.provider == "cuda":
+        onnx.save(slots_graph("float16"), str(folder / reader.SLOTS))
+    for pieces, tokenizer, vocabulary in (
+        (model.source, reader.SOURCE_TOKENIZER, reader.SOURCE_VOCABULARY),
+        (model.target, reader.TARGET_TOKENIZER, reader.TARGET_VOCABULARY),
+    ):
+        (folder / tokenizer).write_bytes(pieces.model)
+        text = json.dumps(pieces.vocabulary, ensure_ascii=False, separators=(",", ":"))
+        (folder / vocabulary).write_text(text, encoding="utf-8")
+    return Bundle(folder, _manifest(model, folder, settings), digest="")
+
+
+def _compared(
+    model: ImportedModel,
+    draft: Bundle,
+    sentences: Sentences,
+    pair: Pair,
+    settings: ImportSettings,
+) -> tuple[ImportReport, Translated]:
+    """The report, and what the draft makes of the sentences."""
+    if settings.precision == "fp32":
+        _log.info("translating %d sentences", len(sentences.sources))
+        report = ImportReport(precision="fp32", compared_with="nothing", measured_on=HOST.provider)
+        return report, translated(draft, sentences, pair)
+    beside = draft.folder.with_name(f"{draft.folder.name}.float32")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        exact = dataclasses.replace(settings, precision="fp32")
+        float32 = translated(draft_bundle(model, beside, exact), sentences, pair)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    _log.info("comparing %d sentences with those of float32", len(sentences.sources))
+    ours = translated(draft, sentences, pair, float32)
+    return compare(settings.precision, HOST.provider, ours, float32, sentences), ours
+
+
+def _manifest(model: ImportedModel, folder: Path, settings: ImportSettings) -> Manifest:
+    network = model.network
+    return Manifest(
+        schema_version=reader.SCHEMA_VERSION,
+        name=settings.name,
+        source_language=settings.source_language,
+        target_language=settings.target_language,
+        architecture=model.architecture,
+        languages=model.languages,
+        precision=settings.precision,
+        cache_type=_CACHES[settings.precision],
+        provider=settings.provider,
+        licence=settings.licence,
+        tokens=model.tokens,
+        shape=Shape(
+            source_vocab_size=network.source_embedding.tokens.shape[0],
+            target_vocab_size=network.vocabulary,
+            d_model=network.width,
+            heads=network.heads,
+            head_size=network.head_size,
+            encoder_layers=len(network.encoder),
+            decoder_layers=len(network.decoder),
+            d_ff=model.d_ff,
+            max_source_tokens=settings.max_source_tokens,
+            max_target_tokens=settings.max_target_tokens,
+            parameter_count=network.parameters,
+        ),
+        producer=Producer(
+            commit=commit(),
+            opset=OPSET,
+            versions={name: version(name) for name in ("torch", "onnx", "safetensors")}
+            | {"onnxruntime": onnxruntime.__version__},
+        ),
+        training_data=[],
+        scores=[],
+        goldens=[Golden(source="draft", target="draft", target_ids=[])],
+        files={path.name: "" for path in folder.iterdir()},
+    )
+
+
+def _goldens(found: Translated, sentences: Sentences, pair: Pair) -> list[Golden]:
+    rows = zip(sentences.sources, found.texts, found.ids, strict=True)
+    return [
+        Golden(
+            source=source,
+            target=target,
+            target_ids=ids,
+            source_language=pair.source_language,
+            target_language=pair.target_language,
+        )
+        for source, target, ids in list(rows)[:_GOLDENS]
+    ]

@@ -1,0 +1,73 @@
+"""The languages of a model, and the tokens that say which of them are meant."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import langcodes
+
+from server.bundle import Language, Manifest
+
+MANY = "mul"
+"""The code of ISO 639-2 for a model's several languages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """From a language to another, with one model."""
+
+    source_language: str
+    target_language: str
+    source_ids: tuple[int, ...] = ()
+    """What every source begins with."""
+    target_ids: tuple[int, ...] = ()
+    """What every output begins with."""
+
+
+class Pairs:
+    """The pairs of languages of one model."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        """Read what the manifest says of languages."""
+        self._known = {language.code: language for language in manifest.languages}
+        self.sources, self.targets = (
+            list(self._known) if code == MANY else [code]
+            for code in (manifest.source_language, manifest.target_language)
+        )
+        self.nearest = functools.lru_cache(maxsize=1024)(self._nearest)
+        """As :meth:`_nearest`, remembered."""
+
+    def __str__(self) -> str:
+        """For people: ``en -> zh-TW``, or how many languages there are."""
+        source, target = (
+            codes[0] if len(codes) == 1 else f"{len(codes)} languages"
+            for codes in (self.sources, self.targets)
+        )
+        return f"{source} -> {target}"
+
+    def _nearest(self, source: str, target: str) -> tuple[tuple[int, int], Pair]:
+        """The pair whose languages are the closest to these, and how far they are.
+
+        An empty code is for who has not been asked: the model's first.
+        """
+        first, from_language = _closest(source, self.sources)
+        second, to_language = _closest(target, self.targets)
+        before, after = (
+            self._known.get(code, Language(code=code)) for code in (from_language, to_language)
+        )
+        ids = (*before.source_ids, *after.asked_ids)
+        return (first, second), Pair(from_language, to_language, ids, tuple(after.target_ids))
+
+
+def _closest(wanted: str, offered: list[str]) -> tuple[int, str]:
+    """How far the closest code is, and which it is; of equals the first."""
+    distances = [distance(wanted, code) if wanted else 0 for code in offered]
+    least = min(distances)
+    return least, offered[distances.index(least)]
+
+
+@functools.lru_cache(maxsize=4096)
+def distance(wanted: str, offered: str) -> int:
+    """How far two written languages are apart, by langcodes' measure; 0 = the same."""
+    return 0 if wanted == offered else langcodes.tag_distance(wanted, offered)

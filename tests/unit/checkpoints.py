@@ -1,0 +1,142 @@
+"""Small checkpoints with random weights, written by the transformers package itself."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import torch
+
+transformers = pytest.importorskip("transformers")
+
+ENGLISH = [
+    f"The {a} {b} is {c} today."
+    for a in ("old", "new", "red")
+    for b in ("house", "dog", "car")
+    for c in ("big", "small", "not here", "what I have seen")
+]
+GERMAN = [f"Das {a} {b} ist heute {c}." for a in ("alte", "neue", "rote") for b in ("Haus", "Auto")
+          for c in ("groß", "klein", "nicht hier", "was ich sah")]  # fmt: skip
+
+
+def pieces_of(texts: list[str], size: int, **options: int) -> bytes:
+    """A SentencePiece file with the ids that SentencePiece itself gives."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 5), model_writer=model, vocab_size=size, minloglevel=2,
+        hard_vocab_limit=False, **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return model.getvalue()
+
+
+def piece_list(model: bytes) -> list[str]:
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    return [processor.id_to_piece(number) for number in range(processor.vocab_size())]
+
+
+def _random(network: torch.nn.Module, seed: int) -> None:
+    """Weights that make outputs depend on sources: attention is sharp, layers are not drowned."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "embed_positions" in name:
+                continue
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() == 1:
+                norm = "norm" in name and name.endswith("weight")
+                parameter.copy_(0.1 * noise + (1.0 if norm else 0.0))
+            else:
+                sharp = any(part in name for part in ("q_proj", "k_proj"))
+                size = 2.0 if sharp else 1.0 if "shared" in name else 1.5
+                if name.endswith(("ttention.q.weight", "ttention.k.weight")):
+                    size = 0.7  # T5's scores are not divided by anything
+                parameter.copy_(noise * size * parameter.shape[-1] ** -0.5)
+
+
+def marian(folder: Path, seed: int = 0, **options: object) -> Path:
+    """English to German, with the layout of OPUS-MT."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source, target = pieces_of(ENGLISH, 90), pieces_of(GERMAN, 80)
+    (folder / "source.spm").write_bytes(source)
+    (folder / "target.spm").write_bytes(target)
+    known = dict.fromkeys(piece for model in (source, target) for piece in piece_list(model))
+    special = {"<unk>", "<s>", "</s>"}
+    names = ["</s>", "<unk>", *(piece for piece in known if piece not in special), "<pad>"]
+    text = json.dumps({piece: number for number, piece in enumerate(names)}, ensure_ascii=False)
+    (folder / "vocab.json").write_text(text, encoding="utf-8")
+    said = {"source_lang": "en", "target_lang": "de", "tokenizer_class": "MarianTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said), encoding="utf-8")
+    pad = len(names) - 1
+    config = transformers.MarianConfig(
+        **{
+            "vocab_size": len(names), "d_model": 32, "encoder_layers": 2, "decoder_layers": 3,
+            "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48, "activation_function": "swish", "scale_embedding": True,
+            "max_position_embeddings": 96, "pad_token_id": pad, "decoder_start_token_id": pad,
+            "eos_token_id": 0, "forced_eos_token_id": 0,
+        } | options
+    )  # fmt: skip
+    network = transformers.MarianMTModel(config).eval()
+    _random(network, seed)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(network.final_logits_bias.shape, generator=generator)
+    network.final_logits_bias.copy_(0.3 * noise)
+    network.save_pretrained(folder)
+    return folder
+
+
+def m2m(folder: Path, seed: int = 0) -> Path:
+    """English, German and Chinese each way, with the layout of NLLB-200."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = pieces_of([*ENGLISH, *GERMAN], 110)
+    (folder / "sentencepiece.bpe.model").write_bytes(model)
+    first = len(piece_list(model)) + 1
+    added = [{"id": 2, "content": "</s>"}]
+    for number, code in enumerate(["eng_Latn", "deu_Latn", "zho_Hant"], first):
+        added.append({"id": number, "content": code})
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    config = transformers.M2M100Config(
+        vocab_size=first + 4, d_model=32, encoder_layers=2, decoder_layers=3,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=48,
+        decoder_ffn_dim=48, max_position_embeddings=96,
+    )  # fmt: skip
+    network = transformers.M2M100ForConditionalGeneration(config).eval()
+    _random(network, seed)
+    network.save_pretrained(folder)
+    return folder
+
+
+def t5(folder: Path, seed: int = 0, **options: object) -> Path:
+    """English to German and French, as T5 1.0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prefixes = ["translate English to German:", "translate English to French:"]
+    model = pieces_of(
+        [*ENGLISH, *GERMAN, *prefixes * 9], 130,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+    )  # fmt: skip
+    (folder / "spiece.model").write_bytes(model)
+    config = transformers.T5Config(
+        **{
+            "vocab_size": len(piece_list(model)) + 5, "d_model": 32, "d_kv": 16, "d_ff": 48,
+            "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,
+            "relative_attention_num_buckets": 8, "relative_attention_max_distance": 12,
+            "decoder_start_token_id": 0,
+            "task_specific_params": {
+                "translation_en_to_de": {"prefix": prefixes[0] + " "},
+                "translation_en_to_fr": {"prefix": prefixes[1] + " "},
+                "summarization": {"prefix": "summarize: "},
+            },
+        } | options
+    )  # fmt: skip
+    network = transformers.T5ForConditionalGeneration(config).eval()
+    _random(network, seed)
+    network.save_pretrained(folder)
+    return folder
+
+
+def t5_gated(folder: Path, seed: int = 0) -> Path:
+    """The same as T5 1.1: gated, and logits not scaled."""
+    return t5(folder, seed, feed_forward_proj="gated-gelu", tie_word_embeddings=False)

@@ -1,0 +1,217 @@
+"""Imported models beside the transformers package: the same tokens, logits and outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints import ENGLISH, m2m, marian, t5, t5_gated, transformers
+from export.imported.architectures import read_model
+from export.imported.bundle import ImportSettings, Precision, draft_bundle, write_imported
+from export.imported.checkpoint import Checkpoint, ImportRefused
+from export.imported.command import main
+from export.imported.compare import Sentences, translated
+from export.imported.model import ImportedModel
+from export.imported.reference import logits_difference, reference_network, reference_output
+from export.verify import Exported
+from server.bundle import Bundle, open_bundle
+from server.engine.request import DecodingParameters, FinishReason
+from server.text.languages import Pairs
+from server.text.tokenizer import tokenizers_of
+
+SOURCES = [*ENGLISH[::3], "The dog ☃ sees.", "the", "What I have seen is a big, big house."]
+SETTINGS = ImportSettings(
+    name="imported", source_language="en", target_language="de", shown=("en", "de"),
+    licence="none",     precision="fp32", max_source_tokens=90, max_target_tokens=40,
+)  # fmt: skip
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "m2m": m2m, "marian": marian, "t5": t5, "t5-gated": t5_gated,
+}  # fmt: skip
+
+
+def settings(model: ImportedModel) -> ImportSettings:
+    """With the languages that a model with several has."""
+    if not model.languages:
+        return SETTINGS
+    many = any(language.source_ids for language in model.languages)
+    source = "mul" if many else "en"
+    return dataclasses.replace(SETTINGS, source_language=source, target_language="mul")
+
+
+@pytest.fixture(scope="module", params=sorted(MAKERS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of each architecture."""
+    return MAKERS[request.param](tmp_path_factory.mktemp(request.param) / "checkpoint")
+
+
+def test_logits_are_those_of_transformers_step_by_step(folder: Path, tmp_path: Path) -> None:
+    model = read_model(Checkpoint(folder))
+    draft = draft_bundle(model, tmp_path, settings(model))
+    _, pair = Pairs(draft.manifest).nearest("en", "de")
+    ours = translated(draft, Sentences(SOURCES), pair)
+    assert ours.counted.sum() > 40
+    assert logits_difference(reference_network(folder), ours, model.tokens) < 1e-4
+
+
+def ending(draft: Bundle) -> Bundle:
+    """The bundle with a token as its end that random weights put out now and then."""
+    tokens = draft.manifest.tokens
+    for token in range(4, draft.manifest.shape.target_vocab_size):
+        changed = {"tokens": tokens.model_copy(update={"eos": token})}
+        other = dataclasses.replace(draft, manifest=draft.manifest.model_copy(update=changed))
+        found = [one.finish_reason for one in Exported(other, slots=16).run(*asked(other))]
+        if 0 < found.count(FinishReason.EOS) < len(SOURCES):
+            return other
+    raise AssertionError("no such token")
+
+
+def asked(draft: Bundle) -> tuple[list[list[int]], DecodingParameters]:
+    _, pair = Pairs(draft.manifest).nearest("en", "de")
+    source, _ = tokenizers_of(draft)
+    ids = [[*pair.source_ids, *source.encode(text)] for text in SOURCES]
+    return ids, DecodingParameters(prefix_ids=pair.target_ids, min_tokens=4)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_outputs_are_those_of_transformers(folder: Path, tmp_path: Path, beams: int) -> None:
+    model = read_model(Checkpoint(folder))
+    draft = ending(draft_bundle(model, tmp_path, settings(model)))
+    ids, parameters = asked(draft)
+    if beams > 1:
+        parameters = dataclasses.replace(
+            parameters, strategy="beam", beams=beams, length_penalty=0.0
+        )
+    outputs = Exported(draft, slots=16).run(ids, parameters)
+    network = reference_network(folder)
+    expected = [
+        reference_output(network, row, draft.manifest.tokens, one.max_tokens, parameters)
+        for row, one in zip(ids, outputs, strict=True)
+    ]
+    assert [one.target_ids for one in outputs] == expected
+    assert FinishReason.EOS in {one.finish_reason for one in outputs}
+    assert len({tuple(row) for row in expected}) > 3
+
+
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_marian_splits_and_joins_text_as_transformers_does(tmp_path: Path) -> None:
+    folder = marian(tmp_path / "checkpoint")
+    draft = draft_bundle(read_model(Checkpoint(folder)), tmp_path, SETTINGS)
+    source, target = tokenizers_of(draft)
+    theirs = transformers.MarianTokenizer.from_pretrained(folder)
+    for text in [*SOURCES, "", "  two  spaces ", "größe"]:
+        assert [*source.encode(text), 0] == theirs(text).input_ids
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        ids = generator.integers(2, len(target) - 1, 9).tolist()
+        ours = target.decode(ids)
+        pieces = theirs.convert_ids_to_tokens(ids)
+        assert ours == "".join(pieces).replace("▁", " ").lstrip()
+
+
+@pytest.mark.parametrize("precision", ["int8-rows", "fp16"])
+def test_other_precisions_are_compared_with_float32(tmp_path: Path, precision: Precision) -> None:
+    model = read_model(Checkpoint(marian(tmp_path / "checkpoint")))
+    settings = dataclasses.replace(SETTINGS, precision=precision)
+    bundle, report = write_imported(model, Sentences(SOURCES), tmp_path / "bundle", settings)
+    assert report.sentences == len(SOURCES)
+    assert 0 < report.log_prob_difference_max < 1
+    assert bundle.manifest.precision == precision
+    assert bundle.manifest.provider == ("cuda" if precision == "fp16" else "cpu")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_weights_are_in_one_file_and_tied_ones_once(tmp_path: Path) -> None:
+    model = read_model(Checkpoint(marian(tmp_path / "checkpoint")))
+    bundle, _ = write_imported(model, Sentences(SOURCES), tmp_path / "bundle", SETTINGS)
+    weights = (bundle.folder / "weights.bin").stat().st_size
+    assert weights < 1.6 * 4 * model.network.parameters  # pages, and two tables of positions
+    assert (bundle.folder / "decoder.onnx").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("normalize_before", True),
+        ("activation_function", "tanh"),
+        ("encoder_attention_heads", 8),
+        ("quantization_config", {"bits": 4}),
+        ("model_type", "bloom"),
+        ("tie_word_embeddings", False),
+    ],
+)
+def test_an_option_that_cannot_be_served_is_refused_by_name(
+    tmp_path: Path, option: str, value: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = marian(tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text()) | {option: value}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert main([str(folder), "--out", str(tmp_path / "bundle")]) == 2
+    said = capsys.readouterr().err
+    assert option in said
+    assert len([line for line in said.splitlines() if "dragoman import:" in line]) == 1
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_pickle_is_never_opened_and_the_way_out_is_told(tmp_path: Path) -> None:
+    folder = marian(tmp_path / "checkpoint")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ImportRefused, match="save_pretrained"):
+        Checkpoint(folder)
+
+
+def test_a_tensor_without_a_place_is_refused(tmp_path: Path) -> None:
+    folder = marian(tmp_path / "checkpoint", decoder_layers=4)
+    config = json.loads((folder / "config.json").read_text()) | {"decoder_layers": 3}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ImportRefused, match=r"decoder\.layers\.3"):
+        read_model(Checkpoint(folder))
+
+
+def test_the_command_makes_a_bundle_and_verifies_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = marian(tmp_path / "checkpoint"), tmp_path / "en-de"
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40"]
+    assert main([str(folder), "--out", str(out), "--verify", *sizes]) == 0
+    assert "8 of 8 outputs are equal" in capsys.readouterr().out
+    manifest = open_bundle(out).manifest
+    assert (manifest.source_language, manifest.target_language) == ("en", "de")
+    assert (manifest.architecture, manifest.licence) == ("marian", "apache-2.0")
+    assert len(manifest.goldens) == 8
+
+
+def test_a_marian_model_with_several_targets_is_asked_by_a_token(tmp_path: Path) -> None:
+    folder = marian(tmp_path / "checkpoint")
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    by_id = sorted(vocabulary, key=vocabulary.__getitem__)
+    for number, token in ((10, ">>deu<<"), (11, ">>zho_Hant<<"), (12, ">>???<<")):
+        vocabulary[token] = vocabulary.pop(by_id[number])
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40", "--precision", "fp32"]
+    assert main([str(folder), "--out", str(tmp_path / "bundle"), *sizes]) == 0
+    pairs = Pairs(open_bundle(tmp_path / "bundle").manifest)
+    assert (pairs.sources, pairs.targets) == (["en"], ["de", "zh-Hant"])
+    assert pairs.nearest("en-GB", "zh-TW")[1].source_ids == (11,)
+
+
+def test_t5_with_a_prefix_of_its_own_is_one_pair(tmp_path: Path) -> None:
+    folder = t5(tmp_path / "checkpoint")
+    arguments = [
+        str(folder), "--out", str(tmp_path / "bundle"), "--source", "en", "--target", "nl",
+        "--prefix", "translate English to German: ", "--max-source-tokens", "90",
+        "--max-target-tokens", "40", "--precision", "fp32",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    bundle = open_bundle(tmp_path / "bundle")
+    pair = Pairs(bundle.manifest).nearest("", "")[1]
+    assert (pair.source_language, pair.target_language) == ("en", "nl")
+    source, _ = tokenizers_of(bundle)
+    whole = "translate English to German: The old dog is big today."
+    theirs = [*pair.source_ids, *source.encode("The old dog is big today.")]
+    assert theirs == source.encode(whole)
