@@ -79,7 +79,10 @@ class HttpDoor:
         if self._task is None:
             self._socket.close()
             return
-        self._server.config.timeout_graceful_shutdown = grace_seconds  # type: ignore[assignment]
+        if grace_seconds > 0:
+            self._server.config.timeout_graceful_shutdown = grace_seconds  # type: ignore[assignment]
+        else:
+            self._server.force_exit = True  # with no grace uvicorn would tell of none that it ends
         self._server.should_exit = True
         await self._task
 

@@ -221,7 +221,8 @@ def test_greedy_steps_leave_the_logits_on_the_device(
 
 def test_a_step_that_fails_is_a_failure_of_the_model(integers: Bundle) -> None:
     device = on_device(integers)
-    device.add(sequence_of([4, 5], 5))
+    for _ in range(2):  # one alone would take several steps at a time
+        device.add(sequence_of([4, 5], 5))
     device.step()
     device.scheduler.pool.tokens[0] = 10**6  # the embedding has no such row
     with pytest.raises(ModelFailure):
