@@ -17,6 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import dragoman
 from dragoman import health_command, translate_command
+from dragoman.files import command as files_command
 
 GROUP = "dragoman.commands"
 
@@ -24,6 +25,7 @@ Command = Callable[[list[str]], int]
 
 OWN: dict[str, Command] = {
     "translate": translate_command.translate,
+    "translate-file": files_command.translate_file,
     "models": translate_command.models,
     "health": health_command.health,
 }
@@ -31,6 +33,7 @@ OWN: dict[str, Command] = {
 # What each command does, and the extra that brings what it needs.
 KNOWN = {
     "translate": ("translate texts, or standard input line by line", None),
+    "translate-file": ("translate a document, keeping its layout", None),
     "models": ("list the models of a server, load and unload them", None),
     "health": ("exit 0 if a server takes requests", None),
     "serve": ("serve a bundle over gRPC", "serve"),

@@ -130,7 +130,7 @@ def _translate_parser() -> argparse.ArgumentParser:
     text.add_argument("--html", action="store_true", help="the texts are HTML")
     text.add_argument(
         "--glossary",
-        type=_glossary,
+        type=glossary,
         default=(),
         metavar="FILE",
         help="terms, one a line: source, tab, target",
@@ -198,8 +198,12 @@ def tls_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Tls 
     return Tls(root_certificates=roots, client_key=key, client_certificates=certificate)
 
 
-def _glossary(name: str) -> tuple[GlossaryTerm, ...]:
-    """The terms of a file; the parser complains of what is none."""
+def glossary(name: str) -> tuple[GlossaryTerm, ...]:
+    """The terms of a file.
+
+    Raises:
+        argparse.ArgumentTypeError: it holds what is none.
+    """
     try:
         lines = Path(name).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,220 @@
+"""``dragoman translate-file``: reads IN, translates what is missing, moves OUT into place."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dragoman import lines
+from dragoman.aio import AsyncClient
+from dragoman.connection import Tls
+from dragoman.errors import DragomanError, InvalidRequestError
+from dragoman.files import formats, journal
+from dragoman.files.document import Document, FileFault, Outcome
+from dragoman.files.journal import Journal
+from dragoman.files.progress import progress
+from dragoman.files.translator import DOUBTFUL, Call, Sink, translate
+from dragoman.options import Beam, Decoding, Greedy, Priority
+from dragoman.results import Translation, WarningCode
+from dragoman.translate_command import add_server, glossary, tls_of
+
+# How a translation came about; nothing is missing from it.
+_QUIET = frozenset({WarningCode.RETRIED, WarningCode.SENTENCE_SPLIT, WarningCode.PIVOTED})
+
+
+def translate_file(arguments: list[str]) -> int:
+    """Translate a file; 1 if it fails, or a segment had to stay as it was."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    tls = tls_of(parser, options)
+    try:
+        return _run(options, tls)
+    except (DragomanError, FileFault) as error:
+        message = lines.reason(error) if isinstance(error, DragomanError) else str(error)
+    except ModuleNotFoundError as error:
+        message = f"'{options.input.suffix}' needs {error.name}, which is not installed; "
+        message += "pip install 'dragoman[files]'"
+    except OSError as error:
+        message = f"{error.filename or options.output}: {error.strerror}"
+    _say(message)
+    return 1
+
+
+@dataclass(slots=True)
+class _Work:
+    """A document on its way."""
+
+    document: Document
+    keys: list[str]
+    """One a segment."""
+    journal: Journal
+    refused: dict[str, InvalidRequestError] = field(default_factory=dict)
+    remarks: int = 0
+
+    def missing(self) -> dict[str, str]:
+        """The texts that no outcome is known of, each once."""
+        texts = zip(self.keys, self.document.segments, strict=True)
+        return {key: one.text for key, one in texts if key not in self.journal.outcomes}
+
+    def places(self, key: str) -> str:
+        """Where a text stands, the first places if there are many."""
+        segments = zip(self.keys, self.document.segments, strict=True)
+        found = list(dict.fromkeys(one.place for other, one in segments if other == key))
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""  # noqa: PLR2004
+        return ", ".join(found[:3]) + more
+
+    def outcomes(self) -> list[Outcome]:
+        """One a segment; one that was refused stays as it was."""
+        known = self.journal.outcomes
+        pairs = zip(self.keys, self.document.segments, strict=True)
+        return [known.get(key) or Outcome(one.text, doubtful=True) for key, one in pairs]
+
+    def remark(self, text: str) -> None:
+        """Tell people something."""
+        self.remarks += 1
+        _say(text)
+
+
+def _run(options: argparse.Namespace, tls: Tls | None) -> int:
+    output: Path = options.output
+    _check(options.input, output, overwrite=options.overwrite)
+    reading = formats.Reading(
+        options.target, options.format, options.keys, options.overwrite_translations
+    )
+    mark, document = formats.read(options.input, reading)
+    call = _call(options, document.mime_type)
+    keys = [journal.key_of(one.text, repr(call)) for one in document.segments]
+    with journal.opened(output) as kept:
+        work = _Work(document, keys, kept)
+        asyncio.run(_translate(work, options, tls, call))
+        kept.flush()
+        rendered = document.render(work.outcomes())
+        for note in document.notes:
+            work.remark(note)
+        _put(mark + rendered, output)
+        journal.path_of(output).unlink()
+    _say(f"{output}: {len(keys)} segments, {_count(work.remarks, 'remark')}")
+    return 1 if work.refused else 0
+
+
+async def _translate(work: _Work, options: argparse.Namespace, tls: Tls | None, call: Call) -> None:
+    missing = work.missing()
+    total = len(set(work.keys))
+    if not missing:
+        return
+    async with AsyncClient(options.server, tls=tls, tenant=options.tenant) as client:
+        with progress(total, total - len(missing)) as bar:
+
+            def done(key: str, result: Translation) -> None:
+                doubtful = any(warning.code in DOUBTFUL for warning in result.warnings)
+                for warning in result.warnings:
+                    if warning.code not in _QUIET:
+                        work.remark(f"{work.places(key)}: {warning.message}")
+                work.journal.add(key, Outcome(result.text, doubtful))
+                bar.update()
+
+            def refused(key: str, error: InvalidRequestError) -> None:
+                work.refused[key] = error
+                work.remark(f"{work.places(key)}: left as it is: {lines.reason(error)}")
+                bar.update()
+
+            await translate(client, missing, call, Sink(done, refused))
+
+
+def _check(source: Path, output: Path, *, overwrite: bool) -> None:
+    """Nothing, if the output may be written.
+
+    Raises:
+        FileFault: it may not.
+    """
+    if output.exists() and source.exists() and output.samefile(source):
+        msg = f"{output}: is the input"
+        raise FileFault(msg)
+    if output.is_dir():
+        msg = f"{output}: is a folder"
+        raise FileFault(msg)
+    if output.exists() and not overwrite:
+        msg = f"{output}: is there already; --overwrite replaces it"
+        raise FileFault(msg)
+
+
+def _put(text: str, output: Path) -> None:
+    """Have the output whole or not at all."""
+    partial = output.with_name(output.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(output)
+
+
+def _call(options: argparse.Namespace, mime_type: str) -> Call:
+    decoding = Decoding(
+        strategy=Greedy() if options.beam is None else Beam(size=options.beam),
+        priority=Priority.BULK,
+        mime_type=mime_type,
+        glossary=options.glossary,
+        do_not_translate=tuple(options.keep),
+        protect=not options.no_protection,
+    )
+    return Call(
+        source_language="" if options.source == "auto" else options.source,
+        target_language=options.target,
+        model=options.model,
+        decoding=decoding,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dragoman translate-file",
+        description="Translate a file and keep its layout: " + ", ".join(formats.SUFFIXES) + "."
+        " Stopped at any moment, the same command goes on (OUT.parts.jsonl keeps what is done).",
+    )
+    parser.add_argument("input", type=Path, metavar="IN", help="the file, in UTF-8")
+    parser.add_argument("output", type=Path, metavar="OUT", help="written when all is translated")
+    parser.add_argument(
+        "--from", dest="source", default="en", help="source language (en); auto = find out"
+    )
+    parser.add_argument("--to", dest="target", required=True, help="target language, as zh-TW")
+    parser.add_argument("--model", help="name of the model; default: the server chooses")
+    parser.add_argument("--format", choices=formats.NAMES, help="if the name of IN does not tell")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    parser.add_argument(
+        "--overwrite-translations",
+        action="store_true",
+        help=".po: translate messages anew that have a translation",
+    )
+    parser.add_argument(
+        "--keys", nargs="+", default=(), metavar="PATTERN",
+        help=".json: only strings whose path matches one, as 'messages.*.title'",
+    )  # fmt: skip
+    parser.add_argument("--beam", type=int, metavar="K", help="search with so many hypotheses")
+    parser.add_argument(
+        "--glossary",
+        type=glossary,
+        default=(),
+        metavar="FILE",
+        help="terms, one a line: source, tab, target",
+    )
+    parser.add_argument(
+        "--keep", action="append", default=[], metavar="WORD", help="leave this word as it is"
+    )
+    parser.add_argument(
+        "--no-protection", action="store_true", help="let placeholders and the like be translated"
+    )
+    parser.add_argument("--tenant", help="whose work it is; tenants share the server fairly")
+    add_server(parser)
+    return parser
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _say(message: str) -> None:
+    print(f"dragoman translate-file: {message}", file=sys.stderr)
