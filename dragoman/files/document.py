@@ -33,7 +33,7 @@ class Outcome:
 class Document(Protocol):
     """What a format makes of a file."""
 
-    segments: Sequence[Segment]
+    segments: list[Segment]
     mime_type: str
     """Of the segments."""
     notes: list[str]

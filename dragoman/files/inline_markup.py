@@ -17,7 +17,9 @@ from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
-_ESCAPABLE = re.compile(r"\\([!-/:-@\[-`{-~])")
+# A character that is written otherwise, lest it be markup: \* or &lt;.
+_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|\w{1,31});")
+_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 Rule = Callable[[StateInline, bool], bool]
 
@@ -67,10 +69,14 @@ def inline(source: str, tokens: list[Token]) -> Inline:
     position = 0
     escaped: set[str] = set()
 
+    def unescape(found: re.Match[str]) -> str:
+        character = found[1] or html.unescape(found[0])
+        if character in _PUNCTUATION:
+            escaped.add(character)
+        return character
+
     def add_text(text: str) -> None:
-        escaped.update(_ESCAPABLE.findall(text))
-        plain = html.unescape(_ESCAPABLE.sub(r"\1", text))
-        pieces.append(html.escape(plain, quote=False))
+        pieces.append(html.escape(_ESCAPED.sub(unescape, text), quote=False))
 
     for mark in sorted(marks(tokens), key=lambda one: (one.start, one.end)):
         if mark.start < position:  # inside of one that is left alone
@@ -152,14 +158,10 @@ def _note(name: str, state: StateInline, new: list[Token], start: int) -> None:
         if links:
             links[0].meta["span"] = (start, start + 1)
             links[-1].meta["span"] = (label_end, end)
-    elif name == "autolink":
-        for token in new:
-            if token.type == "link_open":  # the whole of it stands alone
-                token.meta["span"] = (start, end)
-                token.nesting, token.type = 0, "autolink"
-            elif token.type == "link_close":
-                token.meta["span"] = (end, end)
-                token.nesting, token.type = 0, "text_special"
+    elif name == "autolink":  # the whole of it stands alone
+        new[-3].meta["span"] = (start, end)
+        new[-3].type, new[-3].nesting = "autolink", 0
+        new[-1].type, new[-1].nesting = "text_special", 0
     elif new and new[-1].type != "text":
         new[-1].meta["span"] = (start, end)
 

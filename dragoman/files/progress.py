@@ -27,7 +27,7 @@ class Progress(Protocol):
 
 
 class Counter:
-    """ "12/340 segments" on standard error."""
+    """A line on standard error: 12/340 segments."""
 
     def __init__(self, total: int, done: int) -> None:
         """Set how many there are, and are done."""

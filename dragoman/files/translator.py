@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from dragoman.aio import AsyncClient
 from dragoman.bulk import BulkResult
-from dragoman.errors import DragomanError, InvalidRequestError, RetryableError
+from dragoman.errors import InvalidRequestError, RetryableError
 from dragoman.options import Decoding
 from dragoman.results import Translation, WarningCode
 

@@ -11,14 +11,20 @@ from itertools import accumulate, pairwise
 
 from dragoman.files.document import Document, Segment, Slot, Spliced, has_words
 
-_BLOCKS = frozenset(
-    "address article aside blockquote body dd div dl dt figcaption figure footer form h1 h2 h3 h4"
-    " h5 h6 head header hr html li main nav ol p section table tbody tfoot thead title tr ul".split()
-)
-_LEFT_ALONE = frozenset(
-    "script style pre code kbd samp var textarea svg math object iframe".split()
-)
-_VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+_BLOCKS = frozenset({
+    "address", "article", "aside", "blockquote", "body", "dd", "div", "dl", "dt", "figcaption",
+    "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html",
+    "li", "main", "nav", "ol", "p", "section", "table", "tbody", "tfoot", "thead", "title", "tr",
+    "ul",
+})  # fmt: skip
+_LEFT_ALONE = frozenset({
+    "script", "style", "pre", "code", "kbd", "samp", "var", "textarea", "svg", "math", "object",
+    "iframe",
+})  # fmt: skip
+_VOID = frozenset({
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track",
+    "wbr",
+})  # fmt: skip
 _PIECE_CHARACTERS = 1_000
 
 
