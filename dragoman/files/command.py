@@ -52,31 +52,35 @@ class _Work:
     keys: list[str]
     """One a segment."""
     journal: Journal
-    refused: dict[str, InvalidRequestError] = field(default_factory=dict)
-    remarks: int = 0
+    refused: dict[str, Outcome] = field(default_factory=dict)
+    """Kept nowhere: another server may take them."""
 
     def missing(self) -> dict[str, str]:
         """The texts that no outcome is known of, each once."""
         texts = zip(self.keys, self.document.segments, strict=True)
         return {key: one.text for key, one in texts if key not in self.journal.outcomes}
 
-    def places(self, key: str) -> str:
-        """Where a text stands, the first places if there are many."""
-        segments = zip(self.keys, self.document.segments, strict=True)
-        found = list(dict.fromkeys(one.place for other, one in segments if other == key))
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""  # noqa: PLR2004
-        return ", ".join(found[:3]) + more
+    def done(self, key: str, result: Translation) -> None:
+        """Keep a translation."""
+        doubtful = any(warning.code in DOUBTFUL for warning in result.warnings)
+        remarks = tuple(one.message for one in result.warnings if one.code not in _QUIET)
+        self.journal.add(key, Outcome(result.text, doubtful, remarks))
+
+    def refuse(self, key: str, text: str, error: InvalidRequestError) -> None:
+        """Leave a text as it is."""
+        remark = f"left as it is: {lines.reason(error)}"
+        self.refused[key] = Outcome(text, doubtful=True, remarks=(remark,))
 
     def outcomes(self) -> list[Outcome]:
-        """One a segment; one that was refused stays as it was."""
+        """One a segment, in order."""
         known = self.journal.outcomes
-        pairs = zip(self.keys, self.document.segments, strict=True)
-        return [known.get(key) or Outcome(one.text, doubtful=True) for key, one in pairs]
+        return [known.get(key) or self.refused[key] for key in self.keys]
 
-    def remark(self, text: str) -> None:
-        """Tell people something."""
-        self.remarks += 1
-        _say(text)
+    def remarks(self) -> list[str]:
+        """What there is to say, in the order of the document."""
+        found = zip(self.document.segments, self.outcomes(), strict=True)
+        said = [f"{one.place}: {text}" for one, outcome in found for text in outcome.remarks]
+        return [*said, *self.document.notes]
 
 
 def _run(options: argparse.Namespace, tls: Tls | None) -> int:
@@ -92,12 +96,12 @@ def _run(options: argparse.Namespace, tls: Tls | None) -> int:
         work = _Work(document, keys, kept)
         asyncio.run(_translate(work, options, tls, call))
         kept.flush()
-        rendered = document.render(work.outcomes())
-        for note in document.notes:
-            work.remark(note)
-        _put(mark + rendered, output)
+        _put(mark + document.render(work.outcomes()), output)
         journal.path_of(output).unlink()
-    _say(f"{output}: {len(keys)} segments, {_count(work.remarks, 'remark')}")
+    remarks = work.remarks()
+    for remark in remarks:
+        _say(remark)
+    _say(f"{output}: {_count(len(keys), 'segment')}, {_count(len(remarks), 'remark')}")
     return 1 if work.refused else 0
 
 
@@ -110,16 +114,11 @@ async def _translate(work: _Work, options: argparse.Namespace, tls: Tls | None, 
         with progress(total, total - len(missing)) as bar:
 
             def done(key: str, result: Translation) -> None:
-                doubtful = any(warning.code in DOUBTFUL for warning in result.warnings)
-                for warning in result.warnings:
-                    if warning.code not in _QUIET:
-                        work.remark(f"{work.places(key)}: {warning.message}")
-                work.journal.add(key, Outcome(result.text, doubtful))
+                work.done(key, result)
                 bar.update()
 
             def refused(key: str, error: InvalidRequestError) -> None:
-                work.refused[key] = error
-                work.remark(f"{work.places(key)}: left as it is: {lines.reason(error)}")
+                work.refuse(key, missing[key], error)
                 bar.update()
 
             await translate(client, missing, call, Sink(done, refused))

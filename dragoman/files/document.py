@@ -28,6 +28,8 @@ class Outcome:
     text: str
     doubtful: bool = False
     """Whether something is missing from it, so that a person should look."""
+    remarks: tuple[str, ...] = ()
+    """What the server said of it."""
 
 
 class Document(Protocol):

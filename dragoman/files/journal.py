@@ -8,6 +8,7 @@ find nothing of theirs in it and lose nothing.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -43,7 +44,8 @@ class Journal:
             whole += len(line)
             with contextlib.suppress(ValueError, LookupError, TypeError):
                 entry = json.loads(line)
-                outcome = Outcome(str(entry["text"]), bool(entry["doubtful"]))
+                remarks = tuple(map(str, entry["remarks"]))
+                outcome = Outcome(str(entry["text"]), bool(entry["doubtful"]), remarks)
                 self.outcomes[str(entry["key"])] = outcome
         file.truncate(whole)
         file.seek(whole)
@@ -51,7 +53,7 @@ class Journal:
     def add(self, key: str, outcome: Outcome) -> None:
         """Keep an outcome; it is on disk a second later, or with those after it."""
         self.outcomes[key] = outcome
-        entry = {"key": key, "text": outcome.text, "doubtful": outcome.doubtful}
+        entry = {"key": key, **dataclasses.asdict(outcome)}
         self._waiting.append(json.dumps(entry, ensure_ascii=False) + "\n")
         late = time.monotonic() - self._written > _GROUP_SECONDS
         if late or len(self._waiting) >= _GROUP_LINES:

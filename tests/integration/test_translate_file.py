@@ -21,7 +21,7 @@ TRANSLATE_FILE = [sys.executable, "-m", "dragoman", "translate-file", "--to", "z
 
 FILES = {
     "a.txt": "I love you.\r\n\r\n  Good morning.\r\n",
-    "a.md": "# Good morning\n\nI **love** you, see [the dog](dog.md) and `code`.\n\n- I like tea.\n",
+    "a.md": "# Good morning\n\nI **love** you, see [the dog](dog.md) and `code`.\n\n- I eat.\n",
     "a.html": '<h1 class="x">Good morning</h1>\n<p>I <b>love</b> you.</p><pre>left alone</pre>\n',
     "a.srt": "1\n00:00:01,000 --> 00:00:02,000\nI have a dog\nand I love you.\n\n",
     "a.po": 'msgid ""\nmsgstr ""\n\n#, c-format\nmsgid "I have %d books."\nmsgstr ""\n',
@@ -180,10 +180,12 @@ def test_killed_at_any_moment_the_same_command_goes_on(
         found = journal.read_bytes().count(b"\n")
         assert found > kept
         kept = found
-    before = server.sample("dragoman_sentences_total")
+    before = server.sample("dragoman_sequences_total")
     done = run(environment, source, output)
     assert done.returncode == 0, done.stderr
-    assert server.sample("dragoman_sentences_total") - before <= 2500 - kept
+    decoded = server.sample("dragoman_sequences_total") - before
+    # Each missing line was decoded, a few twice, and none of those that were kept.
+    assert 0 < decoded <= (2500 - kept) * 1.05
     said = output.read_text(encoding="utf-8").split("\n")
     assert len(said) == 2500
     assert all(map(is_chinese, said))

@@ -14,9 +14,12 @@ def test_what_was_flushed_is_there_again(tmp_path: Path) -> None:
     output = tmp_path / "out.txt"
     with journal.opened(output) as kept:
         kept.add("a", Outcome("一\n"))
-        kept.add("b", Outcome("二", doubtful=True))
+        kept.add("b", Outcome("二", doubtful=True, remarks=("lost",)))
     with journal.opened(output) as kept:
-        assert kept.outcomes == {"a": Outcome("一\n"), "b": Outcome("二", doubtful=True)}
+        assert kept.outcomes == {
+            "a": Outcome("一\n"),
+            "b": Outcome("二", doubtful=True, remarks=("lost",)),
+        }
 
 
 def test_every_cut_of_a_crash_leaves_whole_lines(tmp_path: Path) -> None:
