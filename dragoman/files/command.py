@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace, tls: Tls | None) -> int:
         asyncio.run(_translate(work, options, tls, call))
         kept.flush()
         _put(mark + document.render(work.outcomes()), output)
-        journal.path_of(output).unlink()
+        journal.path_of(output).unlink(missing_ok=True)
     remarks = work.remarks()
     for remark in remarks:
         _say(remark)

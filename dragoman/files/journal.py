@@ -90,6 +90,8 @@ def opened(output: Path) -> Iterator[Journal]:
             yield journal
         finally:
             journal.flush()
+            if file.tell() == 0:  # nothing to go on from
+                path_of(output).unlink(missing_ok=True)
 
 
 def _lock(file: BinaryIO, output: Path) -> None:

@@ -14,7 +14,7 @@ import polib
 import pytest
 import srt
 from markdown_it import MarkdownIt
-from running import RunningServer
+from running import RunningServer, running_server
 
 ROOT = Path(__file__).parents[2]
 TRANSLATE_FILE = [sys.executable, "-m", "dragoman", "translate-file", "--to", "zh-TW"]
@@ -194,3 +194,24 @@ def test_killed_at_any_moment_the_same_command_goes_on(
     alone.write_text(lines[0])
     assert run(environment, alone, tmp_path / "c.txt").returncode == 0
     assert said[0] == (tmp_path / "c.txt").read_text(encoding="utf-8")
+
+
+def test_a_server_that_dies_and_comes_back_is_called_again(tmp_path: Path) -> None:
+    source, output = tmp_path / "a.txt", tmp_path / "b.txt"
+    source.write_text("\n".join(f"I have {number} books and a dog." for number in range(1500)))
+    journal = tmp_path / "b.txt.parts.jsonl"
+    with running_server() as first:
+        target = first.target
+        process = subprocess.Popen(
+            [*TRANSLATE_FILE, "--server", target, str(source), str(output)],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        first.stop(signal.SIGKILL)
+        assert process.poll() is None
+    with running_server("--port", target.rpartition(":")[2]):
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert output.read_text(encoding="utf-8").count("\n") == 1499

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import polib
@@ -355,3 +357,32 @@ def test_formats_are_known_by_name_and_marks_kept(tmp_path: Path) -> None:
     path.write_bytes(b"\xff")
     with pytest.raises(FileFault, match="is not UTF-8"):
         formats.read(path, formats.Reading("zh-TW"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "library"), [("po", "polib"), ("md", "markdown_it"), ("srt", "srt")]
+)
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    tmp_path: Path, suffix: str, library: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.touch()
+    script = (
+        f"import sys; sys.modules[{library!r}] = None; from dragoman import cli;"
+        f"sys.exit(cli.main(['translate-file', {str(path)!r}, {str(tmp_path / 'b')!r}, '--to', 'x']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"dragoman translate-file: '.{suffix}' needs {library}, which is not installed; "
+        "pip install 'dragoman[files]'\n",
+    )
+
+
+@given(LETTERS, st.text("ab*_`[]<>&;# \n1.中", max_size=30))
+def test_any_translation_can_be_written(text: str, translation: str) -> None:
+    for read in (markdown.read, web_page.read, plain_text.read):
+        document = read(text)
+        assert isinstance(document.render([Outcome(translation) for _ in document.segments]), str)

@@ -58,3 +58,9 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
 def test_keys_tell_texts_and_options_apart() -> None:
     keys = {journal.key_of(text, options) for text in ("a", "b") for options in ("x", "y")}
     assert len(keys) == 4
+
+
+def test_a_run_that_kept_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with journal.opened(tmp_path / "out.txt"):
+        pass
+    assert list(tmp_path.iterdir()) == []
