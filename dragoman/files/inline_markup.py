@@ -11,11 +11,12 @@ import html
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from html.parser import HTMLParser
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
+
+from dragoman.files.tag_reader import TagReader
 
 # A character that is written otherwise, lest it be markup: \* or &lt;.
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|\w{1,31});")
@@ -166,7 +167,7 @@ def _note(name: str, state: StateInline, new: list[Token], start: int) -> None:
         new[-1].meta["span"] = (start, end)
 
 
-class _Reader(HTMLParser):
+class _Reader(TagReader):
     """Puts the source back where its numbers are."""
 
     def __init__(self, source: Inline, *, spaced: bool) -> None:

@@ -6,10 +6,10 @@ side by side possible; they are never cut inside what the server leaves alone.
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
 from itertools import accumulate, pairwise
 
 from dragoman.files.document import Document, Segment, Slot, Spliced, has_words
+from dragoman.files.tag_reader import TagReader
 
 _BLOCKS = frozenset({
     "address", "article", "aside", "blockquote", "body", "dd", "div", "dl", "dt", "figcaption",
@@ -46,7 +46,7 @@ def read(text: str) -> Document:
     return Spliced(text, slots, mime_type="text/html")
 
 
-class _Cuts(HTMLParser):
+class _Cuts(TagReader):
     """Where block elements begin, outside of elements that are left alone."""
 
     def __init__(self, text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import polib
 import pytest
 import srt
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -228,6 +228,8 @@ def test_what_is_no_catalogue_is_refused() -> None:
 
 
 @given(LETTERS)
+@example("<![1>a<![CDATA[<p>]]><!>b<!x<?y")
+@example("a<![1")
 def test_a_page_comes_back_to_the_byte(text: str) -> None:
     assert identity(web_page.read(text)) == text
 
