@@ -10,12 +10,23 @@ from typing import TypedDict
 
 from dragoman.aio import AsyncClient
 from dragoman.bulk import BulkResult
-from dragoman.errors import InvalidRequestError, RetryableError
+from dragoman.errors import (
+    CancelledError,
+    DragomanError,
+    InvalidRequestError,
+    OverloadedError,
+    RetryableError,
+    ServerError,
+)
 from dragoman.options import Decoding
 from dragoman.results import Translation, WarningCode
 
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 1.0
+
+# A server that dies in the middle of a stream shows as any of these: gRPC's asyncio calls it
+# INTERNAL ("Internal error from Core") if a write fails before the status is there.
+_PASSING = (RetryableError, ServerError, CancelledError)
 
 # Something is missing from a translation with one of these.
 DOUBTFUL = frozenset({
@@ -48,7 +59,8 @@ async def translate(client: AsyncClient, texts: Mapping[str, str], call: Call, s
     """Every text to its result.
 
     A stream that breaks, and items the server had no room for, are tried again, after a pause
-    that doubles; only attempts that brought nothing count against the limit.
+    that doubles; only attempts that brought nothing count against the limit. A server that
+    never answered anything is not waited for.
 
     Args:
         client: of the server.
@@ -63,17 +75,19 @@ async def translate(client: AsyncClient, texts: Mapping[str, str], call: Call, s
     failures = 0
     while waiting:
         before = len(waiting)
+        error: DragomanError | None
         try:
             error = await _stream(client, waiting, call, sink)
-        except RetryableError as failure:
+        except _PASSING as failure:
             error = failure
         if not waiting:
             return
         failures = 0 if len(waiting) < before else failures + 1
-        if error is None or failures >= _ATTEMPTS:
-            raise error or RetryableError("the server ended the stream without the last answers")
-        pause = _PAUSE_SECONDS * 2**failures
-        await asyncio.sleep(max(error.retry_after_seconds or 0.0, pause))
+        unheard = len(waiting) == len(texts) and not isinstance(error, OverloadedError)
+        if unheard or failures >= _ATTEMPTS:
+            raise error or ServerError("the server ended the stream without the last answers")
+        asked = error.retry_after_seconds if isinstance(error, RetryableError) else None
+        await asyncio.sleep(max(asked or 0.0, _PAUSE_SECONDS * 2**failures))
 
 
 async def _stream(

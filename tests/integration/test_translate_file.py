@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -143,6 +144,9 @@ def test_faults_are_one_line(environment: dict[str, str], tmp_path: Path) -> Non
     done = run(environment, "--model", "none", source, tmp_path / "b.txt")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert not (tmp_path / "b.txt").exists()
+    nobody = run(environment, "--server", "127.0.0.1:1", source, tmp_path / "b.txt")
+    assert (nobody.returncode, nobody.stderr.count("\n")) == (1, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_segment_that_is_refused_stays_and_is_told(
@@ -160,7 +164,16 @@ def test_killed_at_any_moment_the_same_command_goes_on(
     server: RunningServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     source, output = tmp_path / "a.txt", tmp_path / "b.txt"
-    lines = [f"I have {number} books and {number + 7} dogs in my house." for number in range(2500)]
+    # Without numbers, which have sentences tried again that lose them.
+    words = [
+        ["old", "young", "big", "small", "good", "bad", "happy", "sad", "tall", "black"],
+        ["dog", "cat", "man", "woman", "teacher", "doctor", "boy", "girl", "horse", "bird"],
+        ["likes", "sees", "knows", "wants", "helps"],
+        ["book", "house", "car", "door", "tree"],
+    ]
+    lines = [
+        f"The {one} {who} {does} the {what}." for one, who, does, what in itertools.product(*words)
+    ]
     source.write_text("\n".join(lines))
     journal = tmp_path / "b.txt.parts.jsonl"
     kept = 0
@@ -185,7 +198,8 @@ def test_killed_at_any_moment_the_same_command_goes_on(
     assert done.returncode == 0, done.stderr
     decoded = server.sample("dragoman_sequences_total") - before
     # Each missing line was decoded, a few twice, and none of those that were kept.
-    assert 0 < decoded <= (2500 - kept) * 1.05
+    assert kept > 192
+    assert 0 < decoded <= 2500 - kept + 100
     said = output.read_text(encoding="utf-8").split("\n")
     assert len(said) == 2500
     assert all(map(is_chinese, said))
