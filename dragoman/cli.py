@@ -49,6 +49,7 @@ KNOWN = {
     "curves": ("draw the training curves of a run", "train"),
     "schedule": ("plot the warm-up schedule of the learning rate", "train"),
     "export": ("turn a trained model into a bundle", "train"),
+    "import": ("turn a checkpoint of others (Marian, NLLB, T5) into a bundle", "train"),
 }
 
 _FAULTY_CALL = 2

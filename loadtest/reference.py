@@ -54,7 +54,10 @@ async def _alone(folder: Path, sentences: list[str]) -> Reference:
     found = Reference([], [])
     for sentence in sentences:
         request = TranslationRequest(
-            texts=[sentence], field_names=["texts[0]"], arrived=time.monotonic()
+            texts=[sentence],
+            field_names=["texts[0]"],
+            arrived=time.monotonic(),
+            protect=True,  # as callers have it who say nothing
         )
         (result,) = await pipeline.translate(request)
         found.unary.append(result.text)

@@ -83,7 +83,12 @@ async def run_engine(settings: Settings, sentences: list[str], texts: list[int])
 
 async def _translate(pipeline: TranslationPipeline, sentences: list[str]) -> int:
     names = [f"texts[{index}]" for index in range(len(sentences))]
-    request = TranslationRequest(texts=sentences, field_names=names, arrived=time.monotonic())
+    request = TranslationRequest(
+        texts=sentences,
+        field_names=names,
+        arrived=time.monotonic(),
+        protect=True,  # as callers have it who say nothing
+    )
     results = await pipeline.translate(request)
     return sum(result.target_tokens for result in results)
 

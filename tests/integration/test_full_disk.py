@@ -29,7 +29,7 @@ def test_a_server_whose_log_has_no_room_serves_and_drains() -> None:
     port, metrics_port = free_ports()
     command = [
         sys.executable, "-m", "server", "--bundle", str(BUNDLE), "--port", str(port),
-        "--metrics-port", str(metrics_port), "--log-level", "debug",
+        "--metrics-port", str(metrics_port), "--http-port", "0", "--log-level", "debug",
     ]  # fmt: skip
     clean = {key: value for key, value in os.environ.items() if not key.startswith("DRAGOMAN_")}
     with Path("/dev/full").open("w") as full:

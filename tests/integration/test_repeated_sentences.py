@@ -226,7 +226,9 @@ def test_a_crowd_that_wants_the_same_is_decoded_once(
     own: RunningServer, stub: translation_pb2_grpc.TranslationServiceStub
 ) -> None:
     before = own.sample("dragoman_sequences_total")
-    text = f"There were {random.randrange(10**6)} people at the station this morning."
+    things = ["books", "cats", "dogs", "trees", "cars", "flowers", "birds", "horses", "children"]
+    first, second, third = random.sample(things, 3)
+    text = f"There were {first}, {second} and {third} at the station this morning."
     answers = [stub.Translate.future(message(text, text)) for _ in range(20)]
     found = [item for answer in answers for item in answer.result().translations]
     assert len({item.text for item in found}) == 1
