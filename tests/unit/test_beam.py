@@ -47,7 +47,7 @@ class TreeRunner:
     def attention(self, row: int) -> FloatArray:
         weights = np.zeros(self.pool.source_lengths[row], np.float32)
         weights[0] = self.pool.positions[row]
-        return weights
+        return weights[None, None]
 
 
 def engine(slots: int = 12) -> Engine:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def small(toy: TrainingData) -> TrainingData:
 @pytest.fixture
 def signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Libraries may have put theirs in the way, and background jobs of a shell ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -134,6 +137,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_leaves_the_last_checkpoint(
     def twice() -> tuple[float, int]:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)  # whatever thread was given it, the main one hears of it now
         raise AssertionError
 
     monkeypatch.setattr(trainer, "train_step", twice)

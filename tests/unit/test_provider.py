@@ -101,7 +101,7 @@ def test_a_server_that_cannot_have_its_provider_does_not_start(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     bundle = copy_for_cuda(tmp_path / "halves") if for_cuda else SHIPPED
-    flags = ["--port", "0", "--metrics-port", "0", "--log-level", "error"]
+    flags = ["--port=0", "--metrics-port=0", "--http-port=0", "--log-level", "error"]
     assert serving.main(["--bundle", str(bundle), "--provider", provider, *flags]) == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1, told

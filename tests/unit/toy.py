@@ -55,7 +55,7 @@ def toy_data(pairs: int = 4000) -> TrainingData:
 
 def toy_experiment(**training: object) -> Experiment:
     settings = {
-        "max_steps": 600, "batch_tokens": 1000, "warmup_steps": 100, "validate_every_steps": 10_000,
+        "max_steps": 800, "batch_tokens": 1000, "warmup_steps": 100, "validate_every_steps": 10_000,
         "precision": "fp32", "average_decay": 0.98,
     } | training  # fmt: skip
     return Experiment(
