@@ -43,6 +43,7 @@ proto: $(VENV)/.dev  ## generate dragoman/v1 and Envoy's description of the serv
 
 requirements: $(VENV)/.stack  ## pin what the images install, with hashes
 	$(COMPILE) --extra serve --output-file deploy/requirements.txt pyproject.toml
+	$(COMPILE) --extra loadtest --constraint deploy/requirements.txt --output-file deploy/requirements-loadtest.txt pyproject.toml
 	$(COMPILE) --extra serve-cuda --output-file deploy/requirements-cuda.txt pyproject.toml
 	echo hatchling | $(COMPILE) --output-file deploy/requirements-build.txt -
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import urllib.error
+import urllib.request
+from http import HTTPStatus
+from http.client import HTTPException
 
 import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
@@ -28,8 +32,15 @@ def health(arguments: list[str]) -> int:
         default=_TIMEOUT_SECONDS,
         help=f"seconds to wait for an answer ({_TIMEOUT_SECONDS:.0f})",
     )
+    parser.add_argument(
+        "--url",
+        help="ask there by HTTP instead, as http://127.0.0.1:9464/health, where no certificate "
+        "is asked for",
+    )
     add_server(parser)
     options = parser.parse_args(arguments)
+    if options.url is not None:
+        return _by_http(options.url, options.timeout)
     tls = tls_of(parser, options)
     try:
         status = check(resolve_target(options.server), options.service, options.timeout, tls=tls)
@@ -43,6 +54,22 @@ def health(arguments: list[str]) -> int:
         return 1
     print(status)
     return 0 if status == "SERVING" else 1
+
+
+def _by_http(url: str, timeout_seconds: float) -> int:
+    """0 if the answer is a 200."""
+    if not url.startswith(("http://", "https://")):
+        print(f"dragoman health: --url {url}: must begin with http:// or https://", file=sys.stderr)
+        return 1
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_seconds):  # noqa: S310  checked above
+            print("SERVING")
+            return 0
+    except urllib.error.HTTPError as error:
+        print("NOT_SERVING" if error.code == HTTPStatus.SERVICE_UNAVAILABLE else str(error))
+    except (OSError, HTTPException, ValueError) as error:
+        print(f"dragoman health: {error}", file=sys.stderr)
+    return 1
 
 
 def check(target: str, service: str, timeout_seconds: float, *, tls: Tls | None = None) -> str:

@@ -24,6 +24,7 @@ import dragoman
 from loadtest import reference
 from loadtest.arrivals import Arrivals
 from loadtest.generator import Load, generate
+from loadtest.interruption import end_on_sigterm
 from loadtest.machine import describe
 from loadtest.point import Point, summarise
 from loadtest.reference import Reference
@@ -62,20 +63,7 @@ class Plan:
     ) -> Point:
         """One load against one server."""
         options = self.options
-        load = Load(
-            target=server.target,
-            sentences=self.sentences,
-            rate=rate,
-            seconds=options.warmup + options.seconds,
-            arrivals=options.arrivals,
-            stream_every=options.stream_every,
-            deadline_seconds=options.deadline,
-            seed=seed,
-            processes=options.processes,
-            source_language=options.source,
-            target_language=options.to,
-            tls=server.tls,
-        )
+        load = self.load(server, rate, options.warmup + options.seconds, seed)
         before = server.process.cpu_seconds() if server.process else 0.0
         generated = generate(load)
         point = summarise(
@@ -90,10 +78,30 @@ class Plan:
         used = server.process.cpu_seconds() - before
         return replace(point, server_cpu_ms=1e3 * used / max(1, len(generated.outcomes)))
 
+    def load(self, server: System, rate: float, seconds: float, seed: int = 0) -> Load:
+        """So many requests a second for so long."""
+        options = self.options
+        return Load(
+            target=server.target,
+            sentences=self.sentences,
+            rate=rate,
+            seconds=seconds,
+            arrivals=options.arrivals,
+            stream_every=options.stream_every,
+            deadline_seconds=options.deadline,
+            seed=seed,
+            processes=options.processes,
+            source_language=options.source,
+            target_language=options.to,
+            bypass_cache=options.bypass_cache,
+            tls=server.tls,
+        )
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write; 1 if an answer was wrong, 2 where it cannot be done."""
     options = _parser().parse_args(arguments)
+    end_on_sigterm()
     try:
         plan = Plan(read_sentences(options.sentences, options.count), options)
         with _server(options) as server:
@@ -181,8 +189,9 @@ def _expected(plan: Plan, server: System, report: Report) -> Reference | None:
     report.notes.append("Answers are checked against the server's own, asked a sentence at a time.")
     streams = options.stream_every > 0
     return reference.by_server(
-        server.target, plan.sentences, options.to, streams=streams, tls=server.tls
-    )
+        server.target, plan.sentences, options.to, streams=streams, tls=server.tls,
+        source_language=options.source,
+    )  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -218,6 +227,8 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, default=20.0, help="of each load, after the warm-up")
     add("--warmup", type=float, default=3.0, help="seconds that do not count")
     add("--arrivals", choices=get_args(Arrivals), default="poisson")
+    add("--bypass-cache", action="store_true",
+        help="have a server that remembers sentences decode them anew")  # fmt: skip
     add("--stream-every", type=int, default=0, metavar="N", help="every Nth request is a stream")
     add("--deadline", type=float, default=10.0, help="of each request, seconds")
     add("--slo-ms", type=float, default=500.0, help="an answer that takes longer is no good")

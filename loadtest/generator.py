@@ -24,7 +24,7 @@ from dragoman.connection import Tls, call_metadata
 from dragoman.v1 import translation_pb2
 from loadtest.arrivals import Arrivals, arrival_times
 
-_TRANSLATE = "/dragoman.v1.TranslationService/Translate"
+TRANSLATE = "/dragoman.v1.TranslationService/Translate"
 _STREAM = "/dragoman.v1.TranslationService/TranslateStream"
 _START_SECONDS = 1.0
 
@@ -48,8 +48,34 @@ class Load:
     """Of each process."""
     source_language: str = "en"
     target_language: str = "zh-TW"
+    bypass_cache: bool = False
+    """Have every sentence decoded anew by a server that remembers some."""
     tls: Tls | None = None
     """None = in the clear."""
+
+    def messages(self) -> list[bytes]:
+        """A request for each sentence, as it goes over the wire."""
+        return [
+            translation_pb2.TranslateRequest(
+                texts=[text],
+                source_language=self.source_language,
+                target_language=self.target_language,
+                bypass_cache=self.bypass_cache,
+            ).SerializeToString()
+            for text in self.sentences
+        ]
+
+    def stream_messages(self) -> list[bytes]:
+        """The same as streams."""
+        return [
+            translation_pb2.TranslateStreamRequest(
+                text=text,
+                source_language=self.source_language,
+                target_language=self.target_language,
+                bypass_cache=self.bypass_cache,
+            ).SerializeToString()
+            for text in self.sentences
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +142,8 @@ class _Sender:
         self._load = load
         self._start = start
         self._key = call_metadata(None)
-        ask: dict[str, Any] = {
-            "source_language": load.source_language,
-            "target_language": load.target_language,
-        }
-        self._unary_messages = [
-            translation_pb2.TranslateRequest(texts=[text], **ask).SerializeToString()
-            for text in load.sentences
-        ]
-        self._stream_messages = [
-            translation_pb2.TranslateStreamRequest(text=text, **ask).SerializeToString()
-            for text in load.sentences
-        ]
+        self._unary_messages = load.messages()
+        self._stream_messages = load.stream_messages()
         self._raw: list[_Raw] = []
 
     async def run(self, number: int) -> Generated:
@@ -135,13 +151,13 @@ class _Sender:
         times = arrival_times(load.arrivals, load.rate, load.seconds, load.seed)
         # Retries would hide refusals; each channel gets a connection of its own.
         options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-        channels = [_channel(load, options) for _ in range(load.connections)]
+        channels = [connect(load, options) for _ in range(load.connections)]
         try:
             await asyncio.wait_for(channels[0].channel_ready(), 10)
         except TimeoutError:
             msg = f"nobody answers at {load.target}"
             raise ConnectionError(msg) from None
-        unary: list[Any] = [channel.unary_unary(_TRANSLATE) for channel in channels]
+        unary: list[Any] = [channel.unary_unary(TRANSLATE) for channel in channels]
         streams: list[Any] = [channel.unary_stream(_STREAM) for channel in channels]
         before, tasks = _cpu_seconds(), []
         for index in range(number, len(times), load.processes):
@@ -175,7 +191,8 @@ class _Sender:
                 raw.pieces.append((time.monotonic(), piece))
 
 
-def _channel(load: Load, options: list[tuple[str, int]]) -> grpc.aio.Channel:
+def connect(load: Load, options: list[tuple[str, int]]) -> grpc.aio.Channel:
+    """A channel to a load's target."""
     if load.tls is None:
         return grpc.aio.insecure_channel(load.target, options=options)
     return grpc.aio.secure_channel(load.target, load.tls.credentials(), options=options)

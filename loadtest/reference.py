@@ -75,10 +75,15 @@ def by_server(
     *,
     streams: bool,
     tls: dragoman.Tls | None = None,
+    source_language: str = "en",
 ) -> Reference:
     """By the server itself, a sentence at a time: what it says when nobody else asks."""
     found = Reference([], [])
-    ask: dict[str, Any] = {"target_language": target_language, "timeout_seconds": 60}
+    ask: dict[str, Any] = {
+        "source_language": source_language,
+        "target_language": target_language,
+        "timeout_seconds": 60,
+    }
     with dragoman.Client(target, tls=tls) as client:
         for sentence in sentences:
             found.unary.append(client.translate(sentence, **ask).text)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 
 import uvloop
-from prometheus_client import start_http_server
 
 from server import log
 from server.access.gate import Gate
@@ -20,10 +19,11 @@ from server.api.desk import Desk
 from server.api.door import Door
 from server.api.http import Front
 from server.api.http_door import HttpDoor
+from server.api.metrics_port import serve_metrics
 from server.api.models import ModelService
 from server.api.translation import TranslationService
 from server.api.web.front import Page
-from server.errors import PortTaken, SettingsFault, StartupError
+from server.errors import SettingsFault, StartupError
 from server.metrics import Metrics
 from server.registry import ModelRegistry
 from server.settings import Settings, read_settings
@@ -89,7 +89,7 @@ async def serve(settings: Settings, started: float) -> None:
     if http is not None:
         doors.append(http)
     loop.add_signal_handler(signal.SIGHUP, gate.reload)
-    metrics_port = _serve_metrics(settings, metrics)
+    metrics_port = serve_metrics(settings, metrics, _metrics_host(settings))
     for each in doors:
         await each.start()
     try:
@@ -154,17 +154,6 @@ def _admin(registry: ModelRegistry, settings: Settings) -> ModelRegistry | None:
         msg = f"model_root: {settings.model_root} is no directory"
         raise SettingsFault(msg)
     return registry
-
-
-def _serve_metrics(settings: Settings, metrics: Metrics) -> int:
-    """Serve /metrics on its own port; returns the port."""
-    host = _metrics_host(settings)
-    try:
-        server, _ = start_http_server(settings.metrics_port, addr=host, registry=metrics.registry)
-    except OSError as error:
-        msg = f"cannot listen on {host}:{settings.metrics_port} ({error.strerror})"
-        raise PortTaken(msg) from error
-    return int(server.server_port)
 
 
 def _metrics_host(settings: Settings) -> str:

@@ -205,7 +205,9 @@ class Metrics:
         self.model_info = Info(
             "dragoman_model", "The models that take requests.", ["model"], registry=self.registry
         )
-        self.ready = self._gauge("ready", "1 while the server takes requests.")
+        self._ready = self._gauge("ready", "1 while the server takes requests.")
+        self.serving = False
+        """The same, for probes."""
 
     def _process(self) -> None:
         """What the process is and what it may use; what it uses is in ``process_*``."""
@@ -219,6 +221,11 @@ class Metrics:
         """Show requests of these methods with these status codes, none so far."""
         for method, code in itertools.product(methods, codes):
             self.requests.labels(method, code)
+
+    def set_serving(self, *, serving: bool) -> None:
+        """Show whether the server takes requests."""
+        self.serving = serving
+        self._ready.set(1 if serving else 0)
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""

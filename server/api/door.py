@@ -98,7 +98,7 @@ class Door:
         """Tell balancers and watchers whether to send requests."""
         for name in self._names:
             await self._health.set(name, SERVING if serving else NOT_SERVING)
-        self._metrics.ready.set(1 if serving else 0)
+        self._metrics.set_serving(serving=serving)
 
     async def stop(self, grace_seconds: float) -> None:
         """Accept no more connections; what runs may finish within the grace."""

@@ -126,6 +126,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             raise InvalidRequest("max_candidates", f"must be 0 to {_MOST_CANDIDATES}")
         media_type = text_messages.media_type(request.mime_type)
         most = request.max_candidates or _CANDIDATES
+        current_visit.get().charge(sum(map(len, texts)))
         found = await self._translator.detect(texts, media_type, most)
         return translation_pb2.DetectLanguageResponse(
             detections=[text_messages.detection_message(guesses) for guesses in found]
@@ -145,6 +146,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             arrived=time.monotonic(),
             **text_messages.text_options(request, self._settings),
         )
+        current_visit.get().charge(sum(map(len, texts)))
         found = await self._translator.analyze(plain)
         return translation_pb2.AnalyzeResponse(
             analyses=[text_messages.analysis_message(one) for one in found]

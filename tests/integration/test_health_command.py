@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from running import RunningServer
+from running import RunningServer, running_server
 
 from dragoman.cli import main
 
@@ -59,3 +62,35 @@ async def test_any_status_but_serving_is_not_healthy(name: str) -> None:
     )
     await door.stop(None)
     assert (probe.returncode, probe.stdout) == (1, f"{name}\n")
+
+
+def health_url(server: RunningServer) -> str:
+    return server.metrics_url.replace("/metrics", "/health")
+
+
+def test_the_metrics_port_tells_too_and_a_server_that_leaves_is_not_healthy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with running_server("--drain-delay-seconds", "3") as server:
+        assert main(["health", "--url", health_url(server)]) == 0
+        assert capsys.readouterr().out == "SERVING\n"
+        with urllib.request.urlopen(server.metrics_url) as metrics:
+            assert b"dragoman_ready 1.0" in metrics.read()
+        server.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while main(["health", "--url", health_url(server)]) == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert capsys.readouterr().out.endswith("NOT_SERVING\n")
+        assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:9464/health", "file:///etc/passwd", "http://[", "http://127.0.0.1:9/"]
+)
+def test_an_address_that_tells_nothing_is_one_line(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["health", "--url", url, "--timeout", "2"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dragoman health: ")

@@ -23,6 +23,7 @@ from grpc_status import rpc_status
 from running import BUNDLE, ROOT, RunningServer, running_server
 
 import dragoman
+from dragoman.cli import main
 from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
 from server.access.key_command import add_key
 
@@ -112,6 +113,24 @@ def test_health_is_open_and_reflection_as_the_setting_says(
         assert "dragoman.v1.TranslationService" in found
     with grpc.insecure_channel(server.target) as channel:
         assert ProtoReflectionDescriptorDatabase(channel).get_services()
+
+
+def test_looking_at_a_text_counts_as_much_as_translating_it(
+    locked: RunningServer, keys: dict[str, Any]
+) -> None:
+    text = "What is it?"
+    key = add_key(keys["file"], "looker", {"characters_per_day": 4 * len(text)}, admin=False)
+    wait_for(lambda: ask(locked, key, text), dragoman.UnauthenticatedError)
+    with dragoman.Client(locked.target, api_key=key) as client:
+        client.detect_language(text)
+        client.analyze(text, target_language="zh-TW")
+        with pytest.raises(dragoman.InvalidRequestError):
+            client.analyze([""], target_language="zh-TW")  # refused, and not counted
+        client.detect_language(text)
+        with pytest.raises(dragoman.QuotaExceededError):
+            client.detect_language(text)
+        with pytest.raises(dragoman.QuotaExceededError):
+            client.analyze(text, target_language="zh-TW")
 
 
 def test_a_quota_is_refused_with_whose_it_is_and_when_to_come_again(
@@ -305,6 +324,9 @@ def test_mutual_tls_serves_nobody_without_a_certificate_of_its_authority(
         for other in (tls(authority), tls(authority, trustme.CA())):
             with pytest.raises((dragoman.UnavailableError, dragoman.DeadlineExceededError)):
                 translated(server, other)
+        # Nor a probe, which has another port for that.
+        assert main(["health", "--server", server.target, "--timeout", "2"]) == 1
+        assert main(["health", "--url", server.metrics_url.replace("/metrics", "/health")]) == 0
 
 
 def refused(*flags: str) -> str:

@@ -48,8 +48,9 @@ class Traffic:
     The gRPC library would make failed calls again by itself; what the balancer does is looked at.
     """
 
-    def __init__(self, target: str, callers: int = 16) -> None:
+    def __init__(self, target: str, callers: int = 16, key: str | None = None) -> None:
         self._target = target
+        self._key = () if key is None else (("x-api-key", key),)
         self._callers = callers
         rows = (line.split("\t")[0] for line in SENTENCES.read_text().splitlines())
         self._sentences = [row for row in rows if row][:64]
@@ -80,7 +81,7 @@ class Traffic:
     async def _learn(self, stub: translation_pb2_grpc.TranslationServiceAsyncStub) -> None:
         """What each sentence is translated to while nothing is wrong."""
         request = self._request(*self._sentences)
-        answer = await stub.Translate(request, timeout=_TIMEOUT_SECONDS)
+        answer = await stub.Translate(request, timeout=_TIMEOUT_SECONDS, metadata=self._key)
         texts = [item.text for item in answer.translations]
         self._expected = dict(zip(self._sentences, texts, strict=True))
 
@@ -99,7 +100,7 @@ class Traffic:
             request = self._request(sentence, anew=number % 8 > 0)
             begun = clock()
             try:
-                answer = await stub.Translate(request, timeout=_TIMEOUT_SECONDS)
+                answer = await stub.Translate(request, timeout=_TIMEOUT_SECONDS, metadata=self._key)
             except grpc.aio.AioRpcError as error:
                 if error.code() in _REFUSALS:
                     account.refused += 1
