@@ -11,6 +11,7 @@ import itertools
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 import grpc
 
@@ -44,7 +45,7 @@ async def _answers(load: Load, callers: int) -> int:
     messages = itertools.cycle(load.messages())
     key = call_metadata(None)
     async with connect(load, [("grpc.enable_retries", 0)]) as channel:
-        call = channel.unary_unary(TRANSLATE)
+        call: Any = channel.unary_unary(TRANSLATE)
         end = time.monotonic() + load.seconds
 
         async def ask() -> int:

@@ -50,7 +50,10 @@ def _processor() -> str:
 
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
-    )
+    try:
+        found = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+        )
+    except FileNotFoundError:  # an image has no git
+        return "unknown"
     return found.stdout.strip() or "unknown"

@@ -14,15 +14,17 @@ from typing import Any
 import grpc
 import numpy as np
 
-from dragoman.v1 import translation_pb2, translation_pb2_grpc
+from dragoman.v1 import translation_pb2
 from server.bundle import Bundle
 from server.engine.request import Sequence, default_max_tokens
 from server.text.single_flight import Runner
 from server.text.tokenizer import tokenizers_of
 
+_SERVICE = "dragoman.v1.TranslationService"
 
-class BareFront(translation_pb2_grpc.TranslationServiceServicer):
-    """``Translate`` of our contract, and a port."""
+
+class BareFront:
+    """``Translate`` of our contract, alone, and a port."""
 
     def __init__(self, bundle: Bundle, engine: Runner, address: str) -> None:
         """Read the tokenizers and take the port."""
@@ -30,7 +32,14 @@ class BareFront(translation_pb2_grpc.TranslationServiceServicer):
         self._source, self._target = tokenizers_of(bundle)
         self._engine = engine
         self._server = grpc.aio.server()
-        translation_pb2_grpc.add_TranslationServiceServicer_to_server(self, self._server)
+        translate = grpc.unary_unary_rpc_method_handler(
+            self._translate,
+            request_deserializer=translation_pb2.TranslateRequest.FromString,
+            response_serializer=translation_pb2.TranslateResponse.SerializeToString,
+        )
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_SERVICE, {"Translate": translate}),)
+        )
         self.port = self._server.add_insecure_port(address)
 
     async def start(self) -> None:
@@ -41,7 +50,7 @@ class BareFront(translation_pb2_grpc.TranslationServiceServicer):
         """Listen no more."""
         await self._server.stop(grace_seconds)
 
-    async def Translate(  # noqa: N802  the wire's name
+    async def _translate(
         self,
         request: translation_pb2.TranslateRequest,
         context: grpc.aio.ServicerContext[Any, Any],

@@ -50,8 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     end_on_sigterm()
     logging.basicConfig(format="%(message)s", level=logging.ERROR)
     torch.set_num_threads(1)  # this process only converts and sends
-    plan = Plan(read_sentences(options.sentences, options.count), options)
+    machine = describe()  # its load is that of others: nothing of ours runs yet
     try:
+        plan = Plan(read_sentences(options.sentences, options.count), options)
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             systems = start(plan, Path(folder), stack)
             for number in range(options.rounds):
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     ) as error:  # fmt: skip
         print(f"loadtest.peers.load: {error}", file=sys.stderr)
         return _FAULTY_CALL
-    report = _report(plan, systems)
+    report = _report(plan, systems, machine)
     print("\n".join(report.lines()))
     for place in report.write(options.out, "loadtest-peers") if options.out else []:
         print(f"wrote {place}", file=sys.stderr)
@@ -73,9 +74,9 @@ def _round(plan: Plan, systems: list[Peer], number: int) -> None:
     options = plan.options
     for system in systems:
         # Later rounds begin where the first had come to, and see lower and higher rates as well.
-        start = system.sweeps[0].best_rate / options.factor if system.sweeps else 0.0
-        start = start or options.rate or _FIRST_SHARE * system.capacity
-        system.sweeps.append(Sweep(start, options.factor, options.refinements, options.highest))
+        first = system.sweeps[0].best_rate / options.factor if system.sweeps else 0.0
+        first = first or options.rate or _FIRST_SHARE * system.capacity
+        system.sweeps.append(Sweep(first, options.factor, options.refinements, options.highest))
     searching = list(systems)
     while searching:
         for system in list(searching):
@@ -89,12 +90,12 @@ def _round(plan: Plan, systems: list[Peer], number: int) -> None:
             sweep.add(say(rate, point, f"{system.name}, "))
 
 
-def _report(plan: Plan, systems: list[Peer]) -> Report:
+def _report(plan: Plan, systems: list[Peer], machine: dict[str, object]) -> Report:
     options = plan.options
     slo_seconds = options.slo_ms / 1e3
     report = Report(
         title=f"Latency against load, {options.arrivals} arrivals, a sentence a request",
-        machine=describe(),
+        machine=machine,
         options=vars(options),
         slo_seconds=slo_seconds,
     )

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from running import ROOT, RunningServer
 
 from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
+from loadtest.capacity import capacity
+from loadtest.generator import Load
+from loadtest.throughput import running
 
 
 def loadtest(*arguments: str, module: str = "loadtest.command") -> subprocess.CompletedProcess[str]:
@@ -94,19 +99,24 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ctranslate2_model_of(release, tmp_path_factory.mktemp("peer"))
 
 
-@pytest.mark.parametrize("way", ["batcher", "each", "serial"])
-def test_a_peer_speaks_our_protocol_and_says_the_same_in_company(converted: Path, way: str) -> None:
-    from loadtest.throughput import running  # noqa: PLC0415  beside the fixture that needs it
+FRONTS = [
+    ("batcher", "service"), ("each", "service"), ("serial", "service"), ("batcher", "bare"),
+    ("dragoman", "bare"),
+]  # fmt: skip
 
+
+@pytest.mark.parametrize(("way", "front"), FRONTS)
+def test_a_peer_speaks_our_protocol_and_says_the_same_in_company(
+    converted: Path, way: str, front: str
+) -> None:
     command = [sys.executable, "-m", "loadtest.peers.front", "--model", str(converted),
-               "--way", way, "--batch", "8"]  # fmt: skip
+               "--way", way, "--front", front, "--batch", "8"]  # fmt: skip
     with running(command) as peer, grpc.insecure_channel(peer.target) as channel:
         stub = translation_pb2_grpc.TranslationServiceStub(channel)
-        models = models_pb2_grpc.ModelServiceStub(channel)
-        assert (
-            models.ListModels(models_pb2.ListModelsRequest()).models[0].requested_provider
-            == "CTranslate2"
-        )
+        if front == "service":
+            models = models_pb2_grpc.ModelServiceStub(channel)
+            told = models.ListModels(models_pb2.ListModelsRequest()).models[0]
+            assert told.requested_provider == "CTranslate2"
         texts = (ROOT / "loadtest" / "sentences.txt").read_text().splitlines()[1:25]
         requests = [
             translation_pb2.TranslateRequest(
@@ -124,3 +134,41 @@ def test_a_peer_speaks_our_protocol_and_says_the_same_in_company(converted: Path
             future.cancel()
         assert [one.result().translations[0].text for one in leaving[1::2]] == alone[1::2]
         assert stub.Translate(requests[0]).translations[0].text == alone[0]
+
+
+def test_the_capacity_of_a_server_is_what_callers_got(server: RunningServer) -> None:
+    texts = (ROOT / "loadtest" / "sentences.txt").read_text().splitlines()[1:25]
+    before = server.sample("dragoman_requests_total", method="Translate", code="OK")
+    load = Load(target=server.target, sentences=texts, rate=0.0, seconds=1.0)
+    found = capacity(load, callers=4)
+    answered = server.sample("dragoman_requests_total", method="Translate", code="OK") - before
+    assert answered - 4 <= found <= answered
+    with pytest.raises(ConnectionError):
+        capacity(Load(target="127.0.0.1:9", sentences=texts, rate=0.0, seconds=0.2), callers=1)
+
+
+def test_sigterm_takes_the_servers_of_a_comparison_with_it(converted: Path) -> None:
+    command = [sys.executable, "-m", "loadtest.peers.load", "--count", "3", "--batches", "8"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as measuring:
+        process = psutil.Process(measuring.pid)
+        deadline = time.monotonic() + 120
+        while True:
+            started = process.children(recursive=True)
+            if sum("loadtest.peers.front" in _command(one) for one in started) > 1:
+                break
+            assert measuring.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        measuring.terminate()
+        assert measuring.wait(60) == 143
+        _, alive = psutil.wait_procs(started, timeout=10)
+        assert alive == []
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

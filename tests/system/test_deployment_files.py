@@ -177,6 +177,65 @@ def test_what_kustomize_puts_together_is_there() -> None:
         assert read(DEPLOY / "kubernetes/keda" / name)
 
 
+def test_with_mutual_tls_probes_ask_where_no_certificate_is_wanted(tmp_path: Path) -> None:
+    (component,) = read(DEPLOY / "kubernetes/tls/kustomization.yaml")
+    (patch,) = component["patches"]
+    (deployment,) = [
+        one
+        for one in read(DEPLOY / "kubernetes/servers.yaml")
+        if one["kind"] == patch["target"]["kind"]
+    ]
+    assert deployment["metadata"]["name"] == patch["target"]["name"]
+    for step in yaml.safe_load(patch["patch"]):  # RFC 6902
+        *way, last = step["path"].split("/")[1:]
+        place: Any = deployment
+        for name in way:
+            place = place[int(name) if isinstance(place, list) else name]
+        if last == "-":
+            place.append(step["value"])
+        else:
+            assert (last in place) is (step["op"] == "replace")
+            place[last] = step["value"]
+    (tmp_path / "patched.yaml").write_text(yaml.safe_dump(deployment))
+    check(
+        BIN / "kubernetes-validate", "--strict", "--kubernetes-version", "1.34",
+        tmp_path / "patched.yaml",
+    )  # fmt: skip
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    probes = [container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
+    assert not any("grpc" in probe for probe in probes)
+    ports = {port["name"] for port in container["ports"]}
+    for probe in probes:
+        assert probe.get("httpGet", probe.get("tcpSocket"))["port"] in ports
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    assert {one["name"] for one in container["env"]} <= known
+    mounted = {one["name"] for one in container["volumeMounts"]}
+    assert mounted == {one["name"] for one in deployment["spec"]["template"]["spec"]["volumes"]}
+
+
+def test_the_http_port_is_reached_on_every_way() -> None:
+    """Callers, Envoy, server: each names the port of the next."""
+    (bootstrap,) = read(DEPLOY / "envoy/envoy.yaml")
+    resources = bootstrap["static_resources"]
+    listeners = {one["name"]: one["address"]["socket_address"]["port_value"]
+                 for one in resources["listeners"]}  # fmt: skip
+    assert listeners["http"] == 8080
+    (cluster,) = [one for one in resources["clusters"] if one["name"] == "dragoman_http"]
+    ((place,),) = [one["lb_endpoints"] for one in cluster["load_assignment"]["endpoints"]]
+    assert place["endpoint"]["address"]["socket_address"]["port_value"] == Settings().http_port
+    assert cluster["health_checks"][0]["http_health_check"]["path"] == "/health"
+    assert "${BIND_ADDRESS:-127.0.0.1}:${HTTP_PORT:-8080}:8080" in compose()["envoy"]["ports"]
+    services = manifests("Service")
+    for name in ("dragoman", "translate"):
+        (port,) = [one for one in services[name]["ports"] if one["name"] == "http"]
+        assert port["port"] == 8080
+    policies = manifests("NetworkPolicy")
+    inward = [port["port"] for rule in policies["dragoman"]["ingress"] for port in rule["ports"]]
+    outward = [port["port"] for rule in policies["envoy"]["egress"] for port in rule["ports"]]
+    assert "http" in inward
+    assert 8080 in outward
+
+
 def test_selectors_and_targets_mean_the_deployments() -> None:
     pods = {
         name: (spec["template"]["metadata"]["labels"], spec["template"]["spec"]["containers"][0])

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from http_traffic import HttpTraffic
 from stack import ROOT, Prometheus, Stack, environment, run, running_stack
 from traffic import Account, Traffic
 
@@ -41,6 +42,12 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def envoy(stack: Stack) -> str:
     return stack.address("envoy", 50051)
+
+
+@pytest.fixture(scope="module")
+def web(stack: Stack) -> str:
+    """Envoy's port for HTTP."""
+    return stack.address("envoy", 8080)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +136,20 @@ def test_errors_in_json_keep_their_details(envoy: str) -> None:
     assert too_large[0] in {413, 429}
 
 
+def test_other_services_apis_and_the_page_are_behind_envoy_too(web: str) -> None:
+    ask = {"q": "I love you", "source": "en", "target": "zh-Hant"}
+    status, body = post(web, "/translate", json.dumps(ask).encode())
+    assert (status, json.loads(body)["translatedText"][:3]) == (200, "我愛你")
+    deepl = {"text": ["I love you"], "target_lang": "ZH-HANT"}
+    status, body = post(web, "/v2/translate", json.dumps(deepl).encode())
+    assert (status, json.loads(body)["translations"][0]["text"][:3]) == (200, "我愛你")
+    assert post(web, "/translate", b'{"q": "x"}')[0] == 400
+    assert post(web, "/translate", b'{"q": "' + b"x" * 5_000_000 + b'"}')[0] == 413
+    for path, word in {"/health": "ok", "/": "<!doctype html>", "/openapi.json": "openapi"}.items():
+        with urllib.request.urlopen(f"http://{web}{path}", timeout=30) as answer:
+            assert word in answer.read().decode().lower()
+
+
 def test_envoy_shows_its_metrics_but_not_its_levers(stack: Stack) -> None:
     program = (
         "import sys, urllib.request as r, urllib.error as e\n"
@@ -168,6 +189,18 @@ async def test_a_server_killed_under_load_loses_nothing_and_comes_back(
     assert account.refused == 0, account.reasons[:5]
     stack.wait_healthy(2)
     assert int(run("docker", "inspect", "--format", "{{.RestartCount}}", victim)) == 1
+
+
+async def test_a_server_killed_under_http_loses_nothing(stack: Stack, web: str) -> None:
+    stack.wait_healthy(2)
+    victim = stack.replicas()[1]
+    async with HttpTraffic(web).flowing() as account:
+        await asyncio.sleep(2)
+        os.kill(stack.process_id(victim), signal.SIGKILL)
+        await asyncio.sleep(6)
+    judge("kill -9 of one of two servers, by HTTP", account)
+    assert account.refused == 0, account.reasons[:5]
+    stack.wait_healthy(2)
 
 
 async def test_a_rolling_update_under_load_loses_nothing(stack: Stack, traffic: Traffic) -> None:
@@ -327,11 +360,23 @@ def test_prometheus_evaluates_every_alert_rule(prometheus: Prometheus) -> None:
     assert rules == dict.fromkeys(alerts(), "ok")
 
 
-async def test_sigterm_under_load_drains(stack: Stack, traffic: Traffic) -> None:
+def test_the_load_test_runs_beside_the_servers(stack: Stack) -> None:
+    stack.compose("build", "loadtest", timeout=900)
+    load = ("--rate", "10", "--seconds", "3", "--warmup", "1", "--count", "20", "--slo-ms", "9000")
+    said = stack.compose("run", "--rm", "--no-TTY", "loadtest", *load)
+    assert "| 10 |" in said
+    assert "Answers are checked against the engine, offline" in said
+    place = ("run", "--rm", "--no-TTY", "--entrypoint", "ls", "loadtest", "/reports")
+    assert {"loadtest.json", "loadtest.md", "loadtest.png"} <= set(stack.compose(*place).split())
+
+
+async def test_sigterm_under_load_drains(stack: Stack, traffic: Traffic, web: str) -> None:
     """The last of the tests: one server leaves for good, as in a scale-down."""
     victim = stack.replicas()[0]
-    account = await under_traffic(traffic, 2, lambda: run("docker", "stop", victim))
+    async with HttpTraffic(web).flowing() as by_http:
+        account = await under_traffic(traffic, 2, lambda: run("docker", "stop", victim))
     judge("SIGTERM to one of two servers", account)
-    assert account.refused == 0, account.reasons[:5]
+    judge("the same, by HTTP beside it", by_http)
+    assert account.refused == by_http.refused == 0, [*account.reasons[:5], *by_http.reasons[:5]]
     assert run("docker", "inspect", "--format", "{{.State.ExitCode}}", victim).strip() == "0"
     assert "drained" in run("sh", "-c", f"docker logs {victim} 2>&1")
