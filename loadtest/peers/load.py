@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 import dragoman
+from loadtest.capacity import CALLERS
 from loadtest.command import Plan, add_load_options, say
 from loadtest.interruption import end_on_sigterm
 from loadtest.machine import describe
@@ -103,8 +104,17 @@ def _report(plan: Plan, systems: list[Peer], machine: dict[str, object]) -> Repo
         report.systems[system.name] = system.points
         report.best[system.name] = [sweep.best_rate for sweep in system.sweeps]
         report.goodput[system.name] = [_goodput(sweep) for sweep in system.sweeps]
-    report.notes = _verdicts(systems, options.slo_ms)
+    report.notes = [*_verdicts(systems, options.slo_ms), "", *_capacities(systems)]
     return report
+
+
+def _capacities(systems: list[Peer]) -> list[str]:
+    """What each did for callers who wait, before the load: a table."""
+    lines = [
+        f"| | answers/s to {CALLERS} callers who wait | server CPU ms an answer |",
+        "| --- | --- | --- |",
+    ]
+    return lines + [f"| {one.name} | {one.capacity:.0f} | {one.cpu_ms:.2f} |" for one in systems]
 
 
 def _goodput(sweep: Sweep) -> float:

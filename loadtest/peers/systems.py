@@ -35,6 +35,8 @@ class Peer:
     """Whether its front is the bare one."""
     capacity: float = 0.0
     """Answers a second to callers who wait for them, as seen before the load."""
+    cpu_ms: float = 0.0
+    """CPU time of the server for each of these, which neighbours change least."""
     sweeps: list[Sweep] = field(default_factory=list)
 
     @property
@@ -122,8 +124,16 @@ def _probe(plan: Plan, systems: list[Peer]) -> None:
     for _ in range(_PROBES):
         for one in systems:
             load = plan.load(one.server, rate=0.0, seconds=plan.options.probe)
-            one.capacity = max(one.capacity, capacity(load))
+            before = _cpu_seconds(one)
+            found = capacity(load)
+            if found > one.capacity:
+                one.capacity = found
+                one.cpu_ms = 1e3 * (_cpu_seconds(one) - before) / (found * load.seconds)
     for one in systems:
-        print(
-            f"{one.name}: {one.capacity:.0f}/s with {CALLERS} callers", file=sys.stderr, flush=True
-        )
+        told = f"{one.capacity:.0f}/s with {CALLERS} callers, {one.cpu_ms:.2f} ms of CPU each"
+        print(f"{one.name}: {told}", file=sys.stderr, flush=True)
+
+
+def _cpu_seconds(one: Peer) -> float:
+    assert one.server.process is not None
+    return one.server.process.cpu_seconds()

