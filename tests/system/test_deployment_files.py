@@ -52,7 +52,12 @@ def test_hadolint_has_nothing_to_say(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "extra"), [("requirements.txt", "serve"), ("requirements-cuda.txt", "serve-cuda")]
+    ("name", "extra"),
+    [
+        ("requirements.txt", "serve"),
+        ("requirements-cuda.txt", "serve-cuda"),
+        ("requirements-loadtest.txt", "loadtest-core"),
+    ],
 )
 def test_the_images_install_what_the_package_asks_for(name: str, extra: str) -> None:
     pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (DEPLOY / name).read_text(), re.MULTILINE))
