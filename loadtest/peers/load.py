@@ -40,6 +40,8 @@ GOAL = 2.0
 _FAULTY_CALL = 2
 # Where the search begins, as a share of what a server does for callers who wait.
 _FIRST_SHARE = 0.5
+# Below this share of it a miss is more likely a neighbour's doing than its own.
+_SURE_SHARE = 0.75
 _QUICK: dict[str, object] = {
     "seconds": 8.0, "warmup": 2.0, "rounds": 1, "factor": 1.3, "refinements": 2, "batches": [32],
 }  # fmt: skip
@@ -77,7 +79,12 @@ def _round(plan: Plan, systems: list[Peer], number: int) -> None:
         # Later rounds begin where the first had come to, and see lower and higher rates as well.
         first = system.sweeps[0].best_rate / options.factor if system.sweeps else 0.0
         first = first or options.rate or _FIRST_SHARE * system.capacity
-        system.sweeps.append(Sweep(first, options.factor, options.refinements, options.highest))
+        system.sweeps.append(
+            Sweep(
+                first, options.factor, options.refinements, options.highest,
+                expected=_SURE_SHARE * system.capacity,
+            )
+        )  # fmt: skip
     searching = list(systems)
     while searching:
         for system in list(searching):

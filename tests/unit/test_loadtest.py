@@ -149,6 +149,18 @@ def test_a_rate_above_one_that_missed_does_not_count() -> None:
     assert sweep.next_rate() == pytest.approx(math.sqrt(200))
 
 
+def test_a_miss_where_none_is_expected_is_tried_once_more() -> None:
+    sweep = Sweep(10.0, factor=2.0, refinements=0, expected=25.0)
+    outcomes = iter([False, True, False, False, True])
+    rates = []
+    while (rate := sweep.next_rate()) is not None:
+        rates.append(rate)
+        sweep.add(dataclasses.replace(HELD if next(outcomes) else MISSED, rate=rate))
+    # 10 missed once and then held; 20 missed twice and is believed; no more than that is asked.
+    assert rates == [10, 10, 20, 20]
+    assert sweep.best_rate == 10
+
+
 def test_a_report_is_json_markdown_and_a_picture(tmp_path: Path) -> None:
     report = Report("A load test", {"cores": 2}, {"rate": 1}, slo_seconds=0.5)
     report.systems = {"Dragoman": [point([outcome(3.0, 0.1)])], "another": []}
