@@ -21,8 +21,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
 import dragoman
 from loadtest.capacity import CALLERS
 from loadtest.command import Plan, add_load_options, say
@@ -32,8 +30,6 @@ from loadtest.peers.systems import OURS, Peer, start
 from loadtest.report import Report
 from loadtest.sweep import Sweep
 from loadtest.throughput import read_sentences
-from model.checkpoint import CheckpointError
-from model.config import ConfigError
 from server.errors import BundleError
 
 GOAL = 2.0
@@ -52,7 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     end_on_sigterm()
     logging.basicConfig(format="%(message)s", level=logging.ERROR)
-    torch.set_num_threads(1)  # this process only converts and sends
     machine = describe()  # its load is that of others: nothing of ours runs yet
     try:
         plan = Plan(read_sentences(options.sentences, options.count), options)
@@ -60,9 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             systems = start(plan, Path(folder), stack)
             for number in range(options.rounds):
                 _round(plan, systems, number)
-    except (
-        BundleError, CheckpointError, ConfigError, dragoman.DragomanError, OSError, RuntimeError,
-    ) as error:  # fmt: skip
+    except (BundleError, dragoman.DragomanError, OSError, RuntimeError) as error:
         print(f"loadtest.peers.load: {error}", file=sys.stderr)
         return _FAULTY_CALL
     report = _report(plan, systems, machine)

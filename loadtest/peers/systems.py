@@ -11,7 +11,6 @@ from pathlib import Path
 from loadtest import reference
 from loadtest.capacity import CALLERS, capacity
 from loadtest.command import Plan, System
-from loadtest.peers.models import ctranslate2_model_of
 from loadtest.point import Point
 from loadtest.reference import Reference
 from loadtest.sweep import Sweep
@@ -57,7 +56,7 @@ def start(plan: Plan, folder: Path, stack: contextlib.ExitStack) -> list[Peer]:
     server = stack.enter_context(served(options.bundle))
     expected = reference.offline(options.bundle, plan.sentences)
     systems = [Peer(OURS, System(server.target, server), expected)]
-    hosting = _Hosting(plan, ctranslate2_model_of(options.trained, folder), stack)
+    hosting = _Hosting(plan, _converted(options.trained, folder), stack)
     batcher = _best_batcher(hosting, options.batches)
     size = batcher.name.split()[-1]
     batcher.name = f"CTranslate2, dynamic batcher ({size}, 5 ms)"
@@ -74,6 +73,26 @@ def start(plan: Plan, folder: Path, stack: contextlib.ExitStack) -> list[Peer]:
         systems += [ours, theirs]
     _probe(plan, systems)
     return systems
+
+
+def _converted(trained: Path, folder: Path) -> Path:
+    """The weights as CTranslate2 has them.
+
+    Raises:
+        RuntimeError: they cannot be read.
+    """
+    # Every process that sends imports this module anew, and torch takes seconds.
+    import torch  # noqa: PLC0415
+
+    from loadtest.peers.models import ctranslate2_model_of  # noqa: PLC0415
+    from model.checkpoint import CheckpointError  # noqa: PLC0415
+    from model.config import ConfigError  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    try:
+        return ctranslate2_model_of(trained, folder)
+    except (CheckpointError, ConfigError) as error:
+        raise RuntimeError(error) from error
 
 
 @dataclass(frozen=True, slots=True)
