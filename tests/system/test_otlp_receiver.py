@@ -21,7 +21,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 @contextlib.contextmanager
 def rotel(exporter: str, log: Path) -> Iterator[str]:
-    """The agent between us and ``exporter``; the address where it listens."""
+    """It between us and ``exporter``; the address where it listens."""
     found = importlib.util.find_spec("rotel")
     if found is None or found.origin is None:
         pytest.skip("make test-system installs rotel")
@@ -39,14 +39,14 @@ def rotel(exporter: str, log: Path) -> Iterator[str]:
     ]  # fmt: skip
     with (
         log.open("wb") as out,
-        subprocess.Popen(command, stdout=out, stderr=out) as agent,
+        subprocess.Popen(command, stdout=out, stderr=out) as process,
     ):
         try:
             with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
                 grpc.channel_ready_future(channel).result(30)
             yield f"http://127.0.0.1:{grpc_port}"
         finally:
-            agent.terminate()
+            process.terminate()
 
 
 def test_another_receiver_understands_our_spans(tmp_path: Path) -> None:
