@@ -18,7 +18,10 @@ from server.engine.logits import BLOCK
 
 
 def likeliest_graph() -> onnx.ModelProto:
-    """Logits [B, V] and the largest of each block to log(sum(exp)) and the largest few of each row.
+    """Logits [B, V] and the largest of each block to sum(exp) and the largest few of each row.
+
+    The logarithm of a sum is not taken here: the operator rounds rows at the end of a batch, which
+    fill no vector, in another way than those before.
 
     Equal ones come in the order of their tokens, which is what the operators promise and why the
     blocks are put in order: no token is passed over for one that is not before it.
@@ -29,12 +32,12 @@ def likeliest_graph() -> onnx.ModelProto:
     count = graph.input("count", INT64, [1])
     few = graph.node("Min", [count, graph.node("Shape", [maxima], start=1)])  # of blocks
     last = graph.integers(1)
-    highest = graph.node("ReduceMax", [maxima, last], keepdims=1)
+    graph.node("ReduceMax", [maxima, last], keepdims=1, output="highest")
+    graph.output("highest", FLOAT, ["B", 1])
     # Much quicker than ReduceLogSumExp.
-    powers = graph.node("Exp", [graph.node("Sub", [logits, highest])])
-    sums = graph.node("Log", [graph.node("ReduceSum", [powers, last], keepdims=1)])
-    graph.node("Add", [sums, highest], output="log_sums")
-    graph.output("log_sums", FLOAT, ["B", 1])
+    powers = graph.node("Exp", [graph.node("Sub", [logits, "highest"])])
+    graph.node("ReduceSum", [powers, last], keepdims=1, output="sums")
+    graph.output("sums", FLOAT, ["B", 1])
     _, found = graph.nodes("TopK", [maxima, few], 2)
     blocks, _ = graph.nodes("TopK", [found, few], 2, largest=0)
     places = graph.node("Unsqueeze", [blocks, graph.integers(-1)])

@@ -7,6 +7,7 @@ interpreter from the other threads meanwhile.
 from __future__ import annotations
 
 import functools
+import math
 from importlib import resources
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from server.engine.request import FloatArray
 
 GRAPH = resources.files(__package__) / "likeliest.onnx"
 """Written by ``export/likeliest.py``."""
-_OUTPUTS = ["log_sums", "values", "tokens"]
+_OUTPUTS = ["highest", "sums", "values", "tokens"]
 
 
 class Likeliest(NamedTuple):
@@ -46,8 +47,22 @@ def likeliest(logits: FloatArray, maxima: FloatArray, count: int) -> Likeliest:
     """
     count = min(count, logits.shape[1])
     feed = {"logits": logits, "block_maxima": maxima, "count": np.array([count], np.int64)}
-    sums, values, tokens = _session().run(_OUTPUTS, feed)
-    return Likeliest(sums[:, 0], values, tokens)
+    highest, sums, values, tokens = _session().run(_OUTPUTS, feed)
+    return Likeliest(_log_sums(highest[:, 0], sums[:, 0]), values, tokens)
+
+
+def _log_sums(highest: FloatArray, sums: FloatArray) -> FloatArray:
+    """log(sum(exp(logits))) of each row, whatever stands beside it.
+
+    One after the other: vectors of rows have an end, where operators round in another way.
+
+    Args:
+        highest: [B], each row's largest logit.
+        sums: [B], sum(exp(logits - highest)).
+    """
+    logs = np.fromiter(map(math.log, sums.tolist()), np.float64, len(sums))
+    result: FloatArray = (logs + highest).astype(np.float32)
+    return result
 
 
 @functools.cache

@@ -186,3 +186,18 @@ def test_a_repetition_penalty_weakens_what_came_before() -> None:
     assert search().choose(values, [sequence]) == [4]  # 4 halved is less than 2.5
     assert values.values[0, 6] == -18
     assert sequence.token_log_probs == pytest.approx([2.5 - raw])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.integers(2, 64), blocks=st.integers(1, 3), count=st.integers(1, 8), seed=st.integers(0)
+)
+def test_a_row_has_the_same_sum_and_candidates_whatever_stands_beside_it(
+    rows: int, blocks: int, count: int, seed: int
+) -> None:
+    drawn = np.random.default_rng(seed).normal(scale=2, size=(rows, blocks * BLOCK))
+    values = Logits.of((drawn - drawn.max(axis=1, keepdims=True)).astype(np.float32))
+    together = values.likeliest(list(range(rows)), count)
+    alone = [values.likeliest([row], count) for row in range(rows)]
+    for of_all, of_each in zip(together, zip(*alone, strict=True), strict=True):
+        assert np.array_equal(of_all, np.concatenate(of_each))
