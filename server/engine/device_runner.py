@@ -64,6 +64,10 @@ class DeviceLogits(Logits):
         """The likeliest token of each row."""
         return super().argmax() if self._likeliest is None else self._likeliest
 
+    def best(self) -> int:
+        """The likeliest token of the only row."""
+        return int(self.argmax()[0])
+
 
 @dataclass(frozen=True, slots=True)
 class _Step:

@@ -144,21 +144,20 @@ class Engine:
         """Take a few steps with the only sentence there is: for one row all else costs a third."""
         follower = self._guard.alone()
         times = [time.monotonic()]
-        finished: list[Sequence] = []
-        while not finished and len(times) <= _STEPS_ALONE:
-            (token,) = self._search.choose(self._runner.decode(1), [sequence])
-            looping = follower.step(token)
+        going = True
+        while going and len(times) <= _STEPS_ALONE and not sequence.cancelled:
+            token = self._search.choose_alone(self._runner.decode(1))
+            looping = follower is not None and follower.step(token)
             times.append(time.monotonic())
-            finished = self.scheduler.update([token], {}, times[-1], (0,) if looping else ())
-            if sequence.cancelled:
-                break
-        follower.close()
+            going = self.scheduler.update_alone(sequence, token, times[-1], looping=looping)
+        if follower is not None:
+            follower.close()
         for start, end in itertools.pairwise(times):
             self._metrics.decoder_step_duration.observe(end - start)
             self._metrics.batch_rows.observe(1)
             self._metrics.batch_occupancy.observe(1 / self._slots)
         self._metrics.target_tokens.inc(len(times) - 1)
-        return finished
+        return [] if going else [sequence]
 
     def _attend(self, owners: list[Sequence]) -> None:
         """Note where the rows that asked for it have looked."""

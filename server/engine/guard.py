@@ -56,6 +56,8 @@ class Guard:
     def step(self, tokens: NDArray[np.int64]) -> list[int]:
         """Take the tokens [B] of rows 0..B-1 in; returns the rows that go round in circles."""
         rows = len(tokens)
+        if (self._patience[:rows] == _NEVER).all():  # nobody is watched
+            return []
         last, runs = self._last[:rows], self._runs[:rows]
         again = last == tokens[:, None]
         runs += 1
@@ -66,8 +68,10 @@ class Guard:
         found = set(np.flatnonzero(looping.any(axis=1)).tolist()) if looping.any() else set()
         return sorted(found | self._few_pairs(tokens))
 
-    def alone(self) -> Follower:
+    def alone(self) -> Follower | None:
         """What watches row 0 while there is no other; much quicker than :meth:`step`."""
+        if self._patience[0] == _NEVER:
+            return None
         return Follower(self._last[0], self._window[0], self._runs[0], self._limits[0],
             self._steps[:1], int(self._patience[0]))  # fmt: skip
 
@@ -109,14 +113,18 @@ class Follower:
 
     def step(self, token: int) -> bool:
         """Take a token in; whether the row goes round in circles."""
-        self._runs = [
-            run + 1 if before == token else 0
-            for run, before in zip(self._runs, self._last, strict=True)
-        ]
+        if token in self._last:
+            self._runs = [
+                run + 1 if before == token else 0
+                for run, before in zip(self._runs, self._last, strict=True)
+            ]
+            looping = any(map(operator.ge, self._runs, self._limits))
+        else:
+            self._runs, looping = [0] * PERIODS, False
         self._last = [token, *self._last[:-1]]
         self._window[self._steps % WINDOW] = token
         self._steps += 1
-        if any(map(operator.ge, self._runs, self._limits)):
+        if looping:
             return True
         due = self._steps >= self._patience and self._steps % _EVERY == 0
         return due and int(_pairs(self._window[None])[0]) <= _FEW_PAIRS

@@ -125,10 +125,7 @@ class Scheduler:
         for slot, (sequence, token) in enumerate(zip(self.running, tokens, strict=False)):
             if sequence.slots[0] != slot:
                 continue
-            sequence.steps += 1
-            sequence.batch_rows_sum += rows
-            if sequence.first_token is None:
-                sequence.first_token = now
+            _count(sequence, rows, now)
             beam = beams.get(sequence.number)
             reason = self._append(sequence, token) if beam is None else _ended(sequence, beam)
             enough = sequence.steps >= sequence.parameters.min_tokens
@@ -141,6 +138,19 @@ class Scheduler:
             self._leave(sequence)
             sequence.finish(reason, now)
         return [sequence for sequence, _ in finished]
+
+    def update_alone(self, sequence: Sequence, token: int, now: float, *, looping: bool) -> bool:
+        """As :meth:`update`, for the sequence that is :attr:`alone`; whether it goes on."""
+        _count(sequence, 1, now)
+        reason = self._append(sequence, token)
+        if reason is None and looping:  # a plain sequence wants no fewest tokens
+            reason = FinishReason.DEGENERATE
+        self.pool.positions[0] += 1
+        if reason is None:
+            return True
+        self._leave(sequence)
+        sequence.finish(reason, now)
+        return False
 
     def fail(self, now: float, reason: FinishReason = FinishReason.ERROR) -> list[Sequence]:
         """End everything that runs or waits, and take back all slots; returns who ended."""
@@ -301,6 +311,14 @@ class Scheduler:
 def _place(sequence: Sequence) -> tuple[float, bool, int]:
     """Where a sequence stands among those that wait."""
     return sequence.tag, sequence.bulk, sequence.number
+
+
+def _count(sequence: Sequence, rows: int, now: float) -> None:
+    """Note that a sequence has taken a step among so many rows."""
+    sequence.steps += 1
+    sequence.batch_rows_sum += rows
+    if sequence.first_token is None:
+        sequence.first_token = now
 
 
 def _ended(sequence: Sequence, beam: Beam) -> FinishReason | None:

@@ -80,6 +80,15 @@ class Search:
         self._pool.tokens[: len(tokens)] = found
         return tokens
 
+    def choose_alone(self, logits: Logits) -> int:
+        """As :meth:`choose`, for a single row that wants the likeliest token."""
+        token = logits.best()
+        if token in self._forbidden:
+            logits.forbid(self._never)
+            token = logits.best()
+        self._pool.tokens[0] = token
+        return token
+
     def start(self, sequence: Sequence) -> None:
         """Take up a sequence that has just got its slots."""
         if sequence.parameters.strategy == "beam":
