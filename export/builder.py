@@ -22,6 +22,7 @@ _IR_VERSION = 10
 
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
 INT8, FLOAT16 = TensorProto.INT8, TensorProto.FLOAT16
+DOUBLE, BOOL = TensorProto.DOUBLE, TensorProto.BOOL
 Array = NDArray[Any] | np.generic
 
 

@@ -12,44 +12,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from server.engine.branching import Branching, Step
 from server.engine.kv_cache import KVCachePool
-from server.engine.likeliest import Likeliest
 from server.engine.request import FinishReason, FloatArray, Hypothesis, Sequence
 
-Ints = NDArray[np.int64]
-Doubles = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
-
-class Extensions(NamedTuple):
-    """The likeliest extensions of each of G beams, best first, C each; what is missing is -inf."""
-
-    totals: Doubles
-    """[G, C], log-probability of the hypothesis and its new token."""
-    parents: Ints
-    """[G, C], which of the beam's hypotheses, by rank."""
-    tokens: Ints
-    """[G, C]."""
-
-
-def extensions(found: Likeliest, offsets: Doubles, count: int) -> Extensions:
-    """The likeliest of those of all rows of each beam; equal ones by parent and token.
-
-    Args:
-        found: of rows [G, K], C tokens each; what may not be chosen is -inf.
-        offsets: [G, K], what makes a logit of the row the log-probability of the whole.
-        count: of each beam.
-    """
-    groups, _, width = found.values.shape
-    totals = (found.values + offsets[:, :, None]).reshape(groups, -1)
-    best = np.argsort(-totals, axis=1, kind="stable")[:, :count]
-    at = np.arange(groups)[:, None], best
-    return Extensions(totals[at], best // width, found.tokens.reshape(groups, -1)[at])
-
-
-class _Step(NamedTuple):
+class _Taken(NamedTuple):
     """What became of the hypotheses of a beam in a step, by their rank after it."""
 
     parents: list[int]
@@ -74,7 +43,7 @@ class Beam:
         self.sequence = sequence
         self.size = sequence.parameters.beams
         self._alive = True
-        self._steps: list[_Step] = []
+        self._steps: list[_Taken] = []
         self._looked: list[dict[int, FloatArray]] = []
         self._ended: list[Hypothesis] = []
 
@@ -116,7 +85,7 @@ class Beam:
             )
         )
 
-    def advance(self, step: _Step, slots: list[int], *, alive: bool) -> None:
+    def advance(self, step: _Taken, slots: list[int], *, alive: bool) -> None:
         """Take a step: the hypotheses it leaves, and the slots they are in now."""
         self._steps.append(step)
         self._alive = alive
@@ -153,75 +122,48 @@ class Beams:
         self._log_probs[sequence.slots[0]] = 0.0
         return Beam(sequence)
 
-    def before(self, rows: Ints) -> Doubles:
-        """What the hypotheses of these rows have come to; -inf for a row without one."""
-        before: Doubles = self._log_probs[rows]
-        return before
-
-    def advance(self, beams: list[Beam], rows: Ints, found: Extensions) -> None:
-        """Take a step with beams of one size K; their rows, tokens and caches follow.
+    def step_of(self, beams: list[Beam], log_sums: FloatArray) -> Step:
+        """What beams of one size K are asked.
 
         Args:
             beams: G of them.
-            rows: [G, K], their slots.
-            found: the 2K likeliest extensions; half of them may be ends, and then there are
-                still enough to go on with.
+            log_sums: of every row.
         """
-        (totals, parents, tokens), size = found, rows.shape[1]
-        group = np.arange(len(beams))[:, None]
-        log_probs = totals - self._log_probs[rows[group, parents]]
+        slots = np.array([beam.sequence.slots for beam in beams], np.int64)
         last = [beam.sequence.steps + 1 == beam.sequence.max_tokens for beam in beams]
-        ends = (tokens == self._eos_id) | np.array(last)[:, None]
-        there = totals > -np.inf
-        self._end(beams, (ends & there)[:, :size], found, log_probs)
-        going = ~ends & there
-        chosen = group, np.argsort(~going, axis=1, kind="stable")[:, :size]
-        going, parents, tokens = going[chosen], parents[chosen], tokens[chosen]
-        totals, log_probs = np.where(going, totals[chosen], -np.inf), log_probs[chosen]
-        places, copied = _places(parents, going)
-        slots = rows[group, places]
+        return Step(
+            slots=slots,
+            before=self._log_probs[slots],
+            log_sums=log_sums[slots].astype(np.float64),
+            last=np.array(last, np.int64)[:, None],
+        )
+
+    def advance(self, beams: list[Beam], step: Step, found: Branching) -> None:
+        """Take a step with beams of one size; their rows, tokens and caches follow."""
+        if found.ended.any():
+            _end(beams, found, self._eos_id)
+        parents, tokens, slots, copied, going = found.going
+        totals, log_probs = found.going_scores
         if copied.any():
-            self._pool.copy_target(rows[group, parents][copied], slots[copied])
+            moved = copied.astype(bool)
+            group = np.nonzero(moved)[0]
+            self._pool.copy_target(step.slots[group, parents[moved]], slots[moved])
         self._pool.tokens[slots] = tokens
-        self._log_probs[slots] = totals
+        self._log_probs[slots] = np.where(going, totals, -np.inf)
         columns = parents.tolist(), tokens.tolist(), log_probs.tolist()
         alive = going[:, 0].tolist()
-        for beam, lives, of_beam, *step in zip(beams, alive, slots.tolist(), *columns, strict=True):
-            beam.advance(_Step(*step), of_beam, alive=lives)
-
-    def _end(self, beams: list[Beam], ended: Flags, found: Extensions, log_probs: Doubles) -> None:
-        """Note the extensions that are ends, by ``ended`` [G, K]."""
-        for group, rank in zip(*(axis.tolist() for axis in np.nonzero(ended)), strict=True):
-            token = int(found.tokens[group, rank])
-            beams[group].end(
-                int(found.parents[group, rank]),
-                token,
-                float(found.totals[group, rank]),
-                float(log_probs[group, rank]),
-                whole=token == self._eos_id,
-            )
+        for beam, lives, of_beam, *taken in zip(
+            beams, alive, slots.tolist(), *columns, strict=True
+        ):
+            beam.advance(_Taken(*taken), of_beam, alive=bool(lives))
 
 
-def _places(parents: Ints, going: Flags) -> tuple[Ints, Flags]:
-    """Where children live, as places among their beam's rows, and which need a parent's cache.
-
-    A parent's first child stays where the parent was; others take the rows of those without
-    children.
-
-    Args:
-        parents: [G, K], the place of each child's parent.
-        going: [G, K]; a child that is none only gets a row.
-    """
-    groups, size = parents.shape
-    same = (parents[:, :, None] == parents[:, None, :]) & np.tri(size, k=-1, dtype=bool)
-    stays = going & ~same.any(axis=2)
-    taken = np.zeros((groups, size), bool)
-    group, child = np.nonzero(stays)
-    taken[group, parents[group, child]] = True
-    places = parents.copy()
-    # Row by row as many are free as move.
-    places[~stays] = np.nonzero(~taken)[1]
-    return places, going & ~stays
+def _end(beams: list[Beam], found: Branching, eos_id: int) -> None:
+    """Note the extensions that are ends."""
+    for group, rank in zip(*(axis.tolist() for axis in np.nonzero(found.ended)), strict=True):
+        parent, token = found.found[:, group, rank].tolist()
+        total, log_prob = found.found_scores[:, group, rank].tolist()
+        beams[group].end(parent, token, total, log_prob, whole=token == eos_id)
 
 
 def length_penalty(length: int, alpha: float) -> float:

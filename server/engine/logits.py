@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engine.likeliest import Likeliest, likeliest
+from server.engine.branching import Branching, Step, branch
+from server.engine.log_sums import log_sums
 from server.engine.request import FloatArray
 
 BLOCK = 64
@@ -62,10 +63,14 @@ class Logits:
         """The likeliest token of the only row: one look at all is quicker than two at few."""
         return int(self.values.argmax())
 
-    def likeliest(self, rows: list[int], count: int) -> Likeliest:
-        """The ``count`` likeliest tokens of each of these rows, and log(sum(exp)) of the row."""
+    def log_sums(self, rows: list[int]) -> FloatArray:
+        """log(sum(exp(logits))) of each of these rows [R]."""
         chosen = _together(rows)
-        return likeliest(self.values[chosen], self._maxima[chosen], count)
+        return log_sums(self.values[chosen], self._maxima[chosen])
+
+    def branch(self, step: Step, end: int) -> Branching:
+        """Extend the hypotheses of beams."""
+        return branch(self.values, self._maxima, step, end)
 
 
 def _together(rows: list[int]) -> list[int] | slice:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,6 +138,15 @@ def load_session(
         )
         raise ProviderUnavailable(msg)
     return session
+
+
+@functools.cache
+def weightless_session(graph: Traversable) -> onnxruntime.InferenceSession:
+    """A small graph of this package's own, loaded once: one thread, on the processor."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph.read_bytes(), options, providers=[HOST.provider])
 
 
 def _options(device: Device, *, graphs: bool) -> dict[str, Any]:

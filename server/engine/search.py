@@ -6,9 +6,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from server.engine.beam import Beam, Beams, extensions
+from server.engine.beam import Beam, Beams
 from server.engine.kv_cache import KVCachePool
-from server.engine.likeliest import Likeliest
 from server.engine.logits import Logits
 from server.engine.request import DecodingParameters, FloatArray, Sequence
 
@@ -48,24 +47,23 @@ class Search:
             {owners[row].number: self.beams[owners[row].number] for row in branching}.values()
         )
         raw, sums = _score(logits, owners, alone)
-        candidates = self._candidates(logits, branching, beams) if beams else None
-        filtered = [row for row in special if owners[row].parameters.filtered]
-        if filtered or len(branching) < len(owners):
-            logits.forbid(self._never)
-        for row in filtered:
-            self._filter(logits.values[row], owners[row], self._history(owners[row], row))
-            logits.changed(row)
-        found = logits.argmax()
+        log_sums = _of_rows(logits, branching)
+        logits.forbid(self._never)
+        for row in special:
+            if owners[row].parameters.filtered:
+                self._filter(logits.values[row], owners[row], self._history(owners[row], row))
+                logits.changed(row)
+        # What branches needs no likeliest token; where nothing else is, none is looked for.
+        found = logits.argmax() if len(branching) < len(owners) else self._pool.tokens[: len(owners)]
         for row in alone:
             token = found[row] = self._token(logits.values[row], owners[row], int(found[row]))
             if row in raw:
                 owners[row].token_log_probs.append(float(raw[row][token] - sums[row]))
         self._pool.tokens[: len(found)] = found
-        if candidates is not None:
-            if not set(filtered).isdisjoint(branching):
-                again = self._candidates(logits, branching, beams)
-                candidates = again._replace(log_sums=candidates.log_sums)
-            self._branch(beams, branching, candidates)
+        for size in {beam.size for beam in beams}:  # those of one size in one stroke
+            alike = [beam for beam in beams if beam.size == size]
+            step = self._beams.step_of(alike, log_sums)
+            self._beams.advance(alike, step, logits.branch(step, self._eos_id))
         tokens: list[int] = found.tolist()
         return tokens
 
@@ -98,14 +96,6 @@ class Search:
         """Drop the state of a sequence that has ended."""
         self._generators.pop(sequence.number, None)
         self.beams.pop(sequence.number, None)
-
-    def _candidates(self, logits: Logits, rows: list[int], beams: list[Beam]) -> Likeliest:
-        """The tokens that the hypotheses of these rows may go on with, enough for all beams."""
-        count = 2 * max(beam.size for beam in beams) + len(self._never)
-        found = logits.likeliest(rows, count)
-        for token in self._never:
-            found.values[found.tokens == token] = -np.inf
-        return found
 
     def _history(self, owner: Sequence, row: int) -> list[int]:
         """The tokens that this row has written."""
@@ -140,21 +130,6 @@ class Search:
             self._generators[owner.number] = generator
         return sample(row, parameters, generator.random())
 
-    def _branch(self, beams: list[Beam], rows: list[int], found: Likeliest) -> None:
-        """Advance every beam by its likeliest extensions; those of one size in one stroke.
-
-        Args:
-            beams: those of the rows.
-            rows: all that hold a hypothesis.
-            found: of each of the rows.
-        """
-        for size in {beam.size for beam in beams}:
-            alike = [beam for beam in beams if beam.size == size]
-            slots = np.array([beam.sequence.slots for beam in alike])
-            of_slots = found.of(np.searchsorted(rows, slots))
-            offsets = self._beams.before(slots) - of_slots.log_sums
-            self._beams.advance(alike, slots, extensions(of_slots, offsets, 2 * size))
-
 
 def _score(
     logits: Logits, owners: list[Sequence], rows: list[int]
@@ -163,8 +138,16 @@ def _score(
     asked = [row for row in rows if owners[row].parameters.log_probs]
     if not asked:
         return {}, {}
-    sums = logits.likeliest(asked, 1).log_sums.tolist()
+    sums = logits.log_sums(asked).tolist()
     return {row: logits.values[row].copy() for row in asked}, dict(zip(asked, sums, strict=True))
+
+
+def _of_rows(logits: Logits, rows: list[int]) -> FloatArray:
+    """log(sum(exp)) in an array of all rows, filled in for these."""
+    found = np.zeros(len(logits), np.float32)
+    if rows:
+        found[rows] = logits.log_sums(rows)
+    return found
 
 
 def sample(row: FloatArray, parameters: DecodingParameters, draw: float) -> int:

@@ -22,7 +22,7 @@ from export.bundle import ExportSettings, write_bundle, write_graphs
 from export.calibration import Calibration, Range, calibrate
 from export.folding import folded
 from export.graphs import decoder_graph, encoder_graph
-from export.likeliest import likeliest_graph
+from export.beams import branching_graph, log_sums_graph
 from export.network import Network
 from export.precision import (
     PRECISIONS,
@@ -42,8 +42,8 @@ from model.config import TransformerConfig
 from model.train import Trainer, TrainingData
 from model.transformer import FeedForward, MultiHeadAttention, Transformer, padding_mask
 from server import bundle as reader
+from server.engine import branching, log_sums
 from server.bundle import Bundle, open_bundle
-from server.engine.likeliest import GRAPH
 
 SETTINGS = ExportSettings(
     name="toy", precision="fp32", cache="float32", max_source_tokens=24, max_target_tokens=40
@@ -383,6 +383,7 @@ def test_the_graphs_use_no_control_flow() -> None:
         assert not {"If", "Loop", "Scan"} & {node.op_type for node in graph.graph.node}
 
 
-def test_the_graph_that_search_asks_is_the_one_that_is_written() -> None:
-    """``python -m export.likeliest`` writes it anew."""
-    assert GRAPH.read_bytes() == likeliest_graph().SerializeToString()
+def test_the_graphs_that_search_asks_are_those_that_are_written() -> None:
+    """``python -m export.beams`` writes them anew."""
+    assert log_sums.GRAPH.read_bytes() == log_sums_graph().SerializeToString()
+    assert branching.GRAPH.read_bytes() == branching_graph().SerializeToString()

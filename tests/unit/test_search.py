@@ -7,8 +7,9 @@ import pytest
 from fakes import EOS, make_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from server.engine.beam import extensions
+from server.engine.branching import Step
 from server.engine.kv_cache import CacheShape, KVCachePool
 from server.engine.logits import BLOCK, Logits
 from server.engine.request import DecodingParameters, Sequence
@@ -129,19 +130,20 @@ def test_draws_follow_the_distribution() -> None:
 
 def test_log_sum_exp_does_not_overflow() -> None:
     values = logits([1000.0, 1000.0], [0.0, -1e9])
-    assert values.likeliest([0, 1], 1).log_sums.tolist() == pytest.approx([1000 + np.log(2), 0.0])
-    assert values.likeliest([1], 1).log_sums.tolist() == [0.0]
+    assert values.log_sums([0, 1]).tolist() == pytest.approx([1000 + np.log(2), 0.0])
+    assert values.log_sums([1]).tolist() == [0.0]
 
 
 @settings(deadline=None)
 @given(
-    st.integers(1, 4), st.integers(1, 5 * BLOCK), st.integers(1, 40), st.integers(0, 10**6),
+    st.integers(1, 3), st.integers(1, 5), st.integers(1, 5 * BLOCK), st.integers(0, 10**6),
     st.booleans(),
 )  # fmt: skip
 def test_blocks_find_what_a_sort_finds(
-    rows: int, vocabulary: int, count: int, seed: int, filtered: bool
+    beams: int, size: int, vocabulary: int, seed: int, filtered: bool
 ) -> None:
     random = np.random.default_rng(seed)
+    rows = beams * size
     plain = random.integers(0, 30, (rows, vocabulary)).astype(np.float32)  # with many ties
     found = Logits.of(plain)
     if filtered:
@@ -152,23 +154,56 @@ def test_blocks_find_what_a_sort_finds(
         found.values[0, : vocabulary // 2] -= 7
         found.changed(0)
     assert found.argmax().tolist() == plain.argmax(axis=1).tolist()
-    chosen = np.arange(rows)[::-1].reshape(-1, 2 if rows % 2 == 0 else 1)
-    offsets = random.integers(-3, 3, chosen.shape).astype(np.float64)
-    offsets[random.random(chosen.shape) < 0.2] = -np.inf  # rows that have no part in it
-    columns = found.likeliest(sorted(chosen.ravel().tolist()), count)
-    best = extensions(columns.of(chosen), offsets, count)
-    for group, members in enumerate(chosen):
-        mine = [
-            (-best.totals[group, at], best.parents[group, at], best.tokens[group, at])
-            for at in np.flatnonzero(best.totals[group] > -np.inf).tolist()
-        ]
-        every = [
-            (-(plain[row, token] + offsets[group, place]), place, token)
-            for place, row in enumerate(members)
+    step = Step(
+        slots=random.permutation(rows).reshape(beams, size),
+        before=random.integers(-3, 3, (beams, size)).astype(np.float64),
+        log_sums=random.integers(1, 3, (beams, size)).astype(np.float64),
+        last=np.zeros((beams, 1), np.int64),
+    )
+    step.before[random.random(step.before.shape) < 0.2] = -np.inf  # hypotheses that are none
+    best = found.branch(step, EOS)
+    for group, members in enumerate(step.slots):
+        offsets = (step.before - step.log_sums)[group]
+        every = sorted(
+            (-(plain[row, token] + offsets[rank]), rank, token)
+            for rank, row in enumerate(members)
             for token in range(vocabulary)
-            if np.isfinite(plain[row, token] + offsets[group, place])
+            if np.isfinite(plain[row, token] + offsets[rank])
+        )[: 2 * size]
+        (parents, tokens), (totals, _) = best.found[:, group], best.found_scores[:, group]
+        there = np.flatnonzero(totals > -np.inf)
+        assert list(zip(-totals[there], parents[there], tokens[there], strict=True)) == every
+        going = [one for one in every if one[2] != EOS][:size]
+        assert best.going[:2, group, : len(going)].T.tolist() == [list(one[1:]) for one in going]
+        assert best.going[4, group].tolist() == [1] * len(going) + [0] * (size - len(going))
+        assert np.flatnonzero(best.ended[group]).tolist() == [
+            rank for rank, one in enumerate(every[:size]) if one[2] == EOS
         ]
-        assert mine == sorted(every)[:count]
+        check_places(members, best.going[:, group])
+
+
+def check_places(members: NDArray[np.int64], going: NDArray[np.int64]) -> None:
+    """Each child has a slot of its own; a parent's first is the parent's."""
+    parents, _, slots, copied, alive = going
+    assert sorted(slots) == sorted(members)
+    seen: set[int] = set()
+    for parent, slot, moved, lives in zip(parents, slots, copied, alive, strict=True):
+        stays = bool(lives) and int(parent) not in seen
+        seen.add(int(parent))
+        assert bool(moved) == (bool(lives) and not stays)
+        assert not stays or slot == members[parent]
+
+
+def test_in_the_last_step_every_extension_is_an_end() -> None:
+    step = Step(
+        slots=np.array([[1, 0], [2, 3]]),
+        before=np.zeros((2, 2)),
+        log_sums=np.zeros((2, 2)),
+        last=np.array([[1], [0]]),
+    )
+    found = logits(*[[0.0, 0, 1, 0, 5, 4]] * 4).branch(step, EOS)
+    assert found.ended.tolist() == [[1, 1], [0, 0]]
+    assert found.going[4].tolist() == [[0, 0], [1, 1]]
 
 
 def test_no_ngram_comes_twice() -> None:
@@ -182,22 +217,18 @@ def test_a_repetition_penalty_weakens_what_came_before() -> None:
     sequence = row(repetition_penalty=2.0, log_probs=True)
     sequence.target_ids = [5, 6]
     values = logits([0, 0, -1, 0, 2.5, 4, -9, -3])
-    raw = float(values.likeliest([0], 1).log_sums[0])
+    raw = float(values.log_sums([0])[0])
     assert search().choose(values, [sequence]) == [4]  # 4 halved is less than 2.5
     assert values.values[0, 6] == -18
     assert sequence.token_log_probs == pytest.approx([2.5 - raw])
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    rows=st.integers(2, 64), blocks=st.integers(1, 3), count=st.integers(1, 8), seed=st.integers(0)
-)
-def test_a_row_has_the_same_sum_and_candidates_whatever_stands_beside_it(
-    rows: int, blocks: int, count: int, seed: int
+@given(rows=st.integers(2, 64), blocks=st.integers(1, 3), seed=st.integers(0))
+def test_a_row_has_the_same_sum_whatever_stands_beside_it(
+    rows: int, blocks: int, seed: int
 ) -> None:
     drawn = np.random.default_rng(seed).normal(scale=2, size=(rows, blocks * BLOCK))
     values = Logits.of((drawn - drawn.max(axis=1, keepdims=True)).astype(np.float32))
-    together = values.likeliest(list(range(rows)), count)
-    alone = [values.likeliest([row], count) for row in range(rows)]
-    for of_all, of_each in zip(together, zip(*alone, strict=True), strict=True):
-        assert np.array_equal(of_all, np.concatenate(of_each))
+    together = values.log_sums(list(range(rows)))
+    assert together.tolist() == [values.log_sums([row])[0] for row in range(rows)]
