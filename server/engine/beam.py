@@ -94,14 +94,15 @@ class Beam:
     def _path(self, rank: int) -> _Path:
         """From the hypothesis of this rank back to the empty one, and turned round."""
         path = _Path([], [], [])
-        for number in range(len(self._steps) - 1, -1, -1):
-            step = self._steps[number]
-            path.ids.append(step.tokens[rank])
-            path.token_log_probs.append(step.log_probs[rank])
-            rank = step.parents[rank]
+        ids, log_probs = path.ids, path.token_log_probs
+        looked = reversed(self._looked[: len(self._steps)])
+        for parents, tokens, of_tokens in reversed(self._steps):
+            ids.append(tokens[rank])
+            log_probs.append(of_tokens[rank])
+            rank = parents[rank]
             if self._looked:
-                path.attention.append(self._looked[number][rank])
-        for column in (path.ids, path.token_log_probs, path.attention):
+                path.attention.append(next(looked)[rank])
+        for column in (ids, log_probs, path.attention):
             column.reverse()
         return path
 
