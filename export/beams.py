@@ -17,6 +17,7 @@ import onnx
 from export.builder import BOOL, DOUBLE, FLOAT, INT64, GraphBuilder
 from server.engine import branching, log_sums
 from server.engine.logits import BLOCK
+from server.engine.provider import weightless_graph
 
 _OUTPUTS: dict[str, tuple[int, list[str | int]]] = {
     "ended": (INT64, ["G", "K"]),
@@ -98,8 +99,13 @@ class _Branching:
         chosen = self._first_of(going, self.beams)
         of_chosen = {
             name: graph.node("GatherElements", [values, chosen], axis=1)
-            for name, values in (("going", going), ("parents", parents), ("tokens", tokens),
-                                 ("totals", totals), ("log_probs", log_probs))  # fmt: skip
+            for name, values in (
+                ("going", going),
+                ("parents", parents),
+                ("tokens", tokens),
+                ("totals", totals),
+                ("log_probs", log_probs),
+            )
         }
         slots, copied = self._places(of_chosen["parents"], of_chosen["going"])
         self._output("ended", self._as_integers(kept))
@@ -194,11 +200,11 @@ class _Branching:
 
 def main() -> int:
     """Write them."""
-    for place, graph in (
+    for name, graph in (
         (log_sums.GRAPH, log_sums_graph()),
         (branching.GRAPH, branching_graph()),
     ):
-        Path(str(place)).write_bytes(graph.SerializeToString())
+        Path(str(weightless_graph(name))).write_bytes(graph.SerializeToString())
     return 0
 
 

@@ -6,7 +6,6 @@ these keep the interpreter from the other threads for longer than the work takes
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from server.engine.request import FloatArray
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
-GRAPH = resources.files(__package__) / "branching.onnx"
+GRAPH = "branching.onnx"
 """Written by ``export/beams.py``."""
 _OUTPUTS = ["ended", "found", "found_scores", "next", "next_scores"]
 

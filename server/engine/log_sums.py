@@ -7,14 +7,13 @@ interpreter from the other threads meanwhile.
 from __future__ import annotations
 
 import math
-from importlib import resources
 
 import numpy as np
 
 from server.engine.provider import weightless_session
 from server.engine.request import FloatArray
 
-GRAPH = resources.files(__package__) / "log_sums.onnx"
+GRAPH = "log_sums.onnx"
 """Written by ``export/beams.py``."""
 _OUTPUTS = ["highest", "sums"]
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 from dataclasses import dataclass
+from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
@@ -140,13 +141,19 @@ def load_session(
     return session
 
 
+def weightless_graph(name: str) -> Traversable:
+    """The file of a small graph of this package's own."""
+    return resources.files(__package__) / name
+
+
 @functools.cache
-def weightless_session(graph: Traversable) -> onnxruntime.InferenceSession:
+def weightless_session(name: str) -> onnxruntime.InferenceSession:
     """A small graph of this package's own, loaded once: one thread, on the processor."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph.read_bytes(), options, providers=[HOST.provider])
+    graph = weightless_graph(name).read_bytes()
+    return onnxruntime.InferenceSession(graph, options, providers=[HOST.provider])
 
 
 def _options(device: Device, *, graphs: bool) -> dict[str, Any]:

@@ -54,7 +54,9 @@ class Search:
                 self._filter(logits.values[row], owners[row], self._history(owners[row], row))
                 logits.changed(row)
         # What branches needs no likeliest token; where nothing else is, none is looked for.
-        found = logits.argmax() if len(branching) < len(owners) else self._pool.tokens[: len(owners)]
+        found = (
+            logits.argmax() if len(branching) < len(owners) else self._pool.tokens[: len(owners)]
+        )
         for row in alone:
             token = found[row] = self._token(logits.values[row], owners[row], int(found[row]))
             if row in raw:
