@@ -19,6 +19,15 @@ from server.engine import branching, log_sums
 from server.engine.logits import BLOCK
 from server.engine.provider import weightless_graph
 
+_INPUTS: dict[str, tuple[int, list[str | int]]] = {
+    "logits": (FLOAT, ["B", "V"]),
+    "block_maxima": (FLOAT, ["B", "N"]),
+    "slots": (INT64, ["G", "K"]),
+    "before": (DOUBLE, ["G", "K"]),
+    "log_sums": (DOUBLE, ["G", "K"]),
+    "last": (INT64, ["G", 1]),
+    "end": (INT64, [1]),
+}
 _OUTPUTS: dict[str, tuple[int, list[str | int]]] = {
     "ended": (INT64, ["G", "K"]),
     "found": (INT64, [2, "G", "C"]),
@@ -60,16 +69,8 @@ def branching_graph() -> onnx.ModelProto:
     extension is passed over for one that is not before it. Totals are added up in float64.
     """
     graph = GraphBuilder()
-    for name, kind, shape in (
-        ("logits", FLOAT, ["B", "V"]),
-        ("block_maxima", FLOAT, ["B", "N"]),
-        ("slots", INT64, ["G", "K"]),
-        ("before", DOUBLE, ["G", "K"]),
-        ("log_sums", DOUBLE, ["G", "K"]),
-        ("last", INT64, ["G", 1]),
-        ("end", INT64, [1]),
-    ):
-        graph.input(name, kind, list(shape))
+    for name, of_name in _INPUTS.items():
+        graph.input(name, *of_name)
     _Branching(graph).build()
     return graph.model("branching")
 

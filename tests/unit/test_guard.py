@@ -171,7 +171,20 @@ def test_who_is_watched_alone_is_watched_no_differently(
         expected = [bool(plain.step(np.array([token]))) for token in taken]
         if alone:
             follower = other.alone()
+            assert follower is not None
             assert [follower.step(token) for token in taken] == expected
             follower.close()
         else:
             assert [bool(other.step(np.array([token]))) for token in taken] == expected
+
+
+def test_nobody_looks_at_rows_that_are_not_watched() -> None:
+    pool, guard = watched(2)
+    for slot in range(2):
+        pool.start(slot, 3, 1)
+    assert guard.alone() is None
+    assert not any(guard.step(np.array([7, 7])) for _ in range(80))
+    guard.watch(1, np.array([4, 5, 2]))  # who comes later is watched from its first token on
+    found = [guard.step(np.array([7, 7])) for _ in range(20)]
+    assert found[-1] == [1]
+    assert guard.alone() is None
