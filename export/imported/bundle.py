@@ -19,7 +19,7 @@ from export.bundle import check_place, commit, replace_bundle, write_manifest
 from export.calibration import Calibration
 from export.graphs import CacheType, decoder_graph, encoder_graph
 from export.imported.card import imported_card
-from export.imported.compare import ImportReport, Sentences, Translated, compare, translated
+from export.imported.compare import ImportReport, Sentences, Translated, check, compare, translated
 from export.imported.model import ImportedModel
 from export.precision import precision_of
 from export.slots import slots_graph
@@ -58,6 +58,8 @@ class ImportSettings:
     precision: Precision = "int8-rows"
     max_source_tokens: int = 256
     max_target_tokens: int = 256
+    gated: bool = True
+    """Refuse a precision that loses more than its budget."""
 
     @property
     def provider(self) -> Literal["cpu", "cuda"]:
@@ -160,7 +162,10 @@ def _compared(
         shutil.rmtree(beside, ignore_errors=True)
     _log.info("comparing %d sentences with those of float32", len(sentences.sources))
     ours = translated(draft, sentences, pair, float32)
-    return compare(settings.precision, HOST.provider, ours, float32, sentences), ours
+    report = compare(settings.precision, HOST.provider, ours, float32, sentences)
+    if settings.gated:
+        check(report)
+    return report, ours
 
 
 def _manifest(model: ImportedModel, folder: Path, settings: ImportSettings) -> Manifest:

@@ -114,15 +114,11 @@ def translated(
 def compare(
     precision: str, provider: str, ours: Translated, float32: Translated, sentences: Sentences
 ) -> ImportReport:
-    """The report.
-
-    Raises:
-        ExportError: a budget of the precision is broken.
-    """
+    """The report."""
     difference = np.abs(log_softmax(ours.logits) - log_softmax(float32.logits))[ours.counted]
     equal = [one == other for one, other in zip(ours.ids, float32.ids, strict=True)]
     references = sentences.references
-    report = ImportReport(
+    return ImportReport(
         precision=precision,
         compared_with="its own float32 graphs",
         measured_on=provider,
@@ -135,11 +131,15 @@ def compare(
         chrf_float32=_chrf(float32.texts, references) if references else None,
         budget=BUDGETS[precision],
     )
-    _check(report, BUDGETS[precision])
-    return report
 
 
-def _check(report: ImportReport, budget: Budget) -> None:
+def check(report: ImportReport) -> None:
+    """Raise if the report breaks the budget of its precision.
+
+    Raises:
+        ExportError: one line with the figure and the budget.
+    """
+    budget = BUDGETS[report.precision]
     lost = (report.chrf_float32 or 0.0) - (report.chrf or 0.0)
     found = (
         ("log-probabilities differ at most by", report.log_prob_difference_max,
