@@ -24,6 +24,8 @@ _WEIGHT_LIMIT = 63
 _TABLE_LIMIT = 127
 _DAMPING = 0.01
 _SMALLEST_SCALE = 1e-10
+_BLOCK_BYTES = 1 << 24
+"""Of a matrix that is rounded at once: a table of a gigabyte would be in memory several times."""
 _COLUMNS = 64
 """Rounded one after the other before those to the right of them are corrected, in one product."""
 
@@ -216,9 +218,14 @@ def joined(layers: list[Matrix]) -> tuple[Floats, Floats | None]:
 
 def quantise(weight: Floats, limit: int = _WEIGHT_LIMIT) -> tuple[NDArray[np.int8], Floats]:
     """Int8 [N, K] and a float32 scale [N] for each row of a matrix [N, K], each to the nearest."""
-    scales = _row_scales(weight, limit)
-    values = np.round(weight / scales[:, None]).clip(-limit, limit)
-    return values.astype(np.int8), scales
+    scales = np.empty(len(weight), np.float32)
+    values = np.empty(weight.shape, np.int8)
+    count = max(1, _BLOCK_BYTES // max(1, weight[:1].nbytes))
+    for start in range(0, len(weight), count):
+        rows = slice(start, start + count)
+        scales[rows] = _row_scales(weight[rows], limit)
+        values[rows] = np.round(weight[rows] / scales[rows, None]).clip(-limit, limit)
+    return values, scales
 
 
 def rounded(weight: Floats, moment: Floats) -> tuple[NDArray[np.int8], Floats]:

@@ -126,6 +126,7 @@ def draft_bundle(model: ImportedModel, folder: Path, settings: ImportSettings) -
             precision = precision_of(settings.precision, Calibration.nothing())
             cache = _CACHES[settings.precision]
             onnx.save(graph(model.network, precision, cache, limit, weights), str(folder / name))
+            model.release()
     for name in (reader.ENCODER, reader.DECODER):
         onnx.checker.check_model(str(folder / name))
     if settings.provider == "cuda":

@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         "(default: a few in English)",
     )
     parser.add_argument(
+        "--ungated",
+        action="store_true",
+        help="write the bundle though its precision loses more than the budget; the model card "
+        "says how much",
+    )
+    parser.add_argument(
         "--verify",
         action="store_true",
         help="compare with the transformers package, step by step; it has to be installed",
@@ -100,6 +106,7 @@ def _import(options: argparse.Namespace) -> None:
         licence=options.licence or _licence(options.checkpoint),
         max_source_tokens=options.max_source_tokens,
         max_target_tokens=options.max_target_tokens,
+        gated=not options.ungated,
     )
     sentences = _sentences(options.sentences)
     if options.verify:

@@ -65,6 +65,7 @@ def read_m2m(checkpoint: Checkpoint) -> ImportedModel:
         source=pieces,
         target=pieces,
         languages=_languages(checkpoint, vocabulary),
+        release=checkpoint.release,
     )
 
 
