@@ -19,6 +19,7 @@ from export.builder import OPSET
 from export.calibration import Calibration, calibrate
 from export.card import model_card
 from export.folding import folded
+from export.golden import GOLDEN_SENTENCES, golden_sentences
 from export.graphs import decoder_graph, encoder_graph
 from export.precision import precision_of
 from export.release import TrainedModel
@@ -44,18 +45,6 @@ from server.bundle import (
 )
 
 _log = logging.getLogger(__name__)
-
-GOLDEN_SENTENCES = (
-    "I love you.",
-    "Good morning.",
-    "How are you?",
-    "Where is the station?",
-    "It is raining today.",
-    "I have never been to Taiwan.",
-    "My brother bought three books yesterday.",
-    "Could you tell me what time it is?",
-)
-
 
 _FEWEST_TOKENS = 2  # a token and the end
 _CALIBRATION_SENTENCES = 240
@@ -281,13 +270,14 @@ def _scores(report: ParityReport) -> list[QualityScore]:
 
 
 def _goldens(trained: TrainedModel, draft: Bundle) -> list[Golden]:
-    """What the exported graphs make of the golden sentences."""
+    """What the exported graphs make of the golden sentences, in English if there are no others."""
     source, target = trained.tokenizers
     exported = Exported(draft)
-    outputs = exported.greedy(exported.fitting(source.encode(list(GOLDEN_SENTENCES))))
+    sentences = golden_sentences(trained.experiment.source_language) or GOLDEN_SENTENCES
+    outputs = exported.greedy(exported.fitting(source.encode(list(sentences))))
     return [
         Golden(source=sentence, target=target.decode(row), target_ids=row)
-        for sentence, row in zip(GOLDEN_SENTENCES, outputs, strict=True)
+        for sentence, row in zip(sentences, outputs, strict=True)
     ]
 
 

@@ -157,7 +157,9 @@ def _padded(projection: Matrix, missing: int) -> Matrix:
     """With tokens that are never put out: a copy of all logits at every step is saved."""
     assert projection.bias is not None
     weight = functional.pad(projection.weight.detach(), (0, 0, 0, missing))
-    return Linear(weight, functional.pad(projection.bias.detach().float(), (0, missing), value=_NEVER))
+    return Linear(
+        weight, functional.pad(projection.bias.detach().float(), (0, missing), value=_NEVER)
+    )
 
 
 def _cross_keys_values(

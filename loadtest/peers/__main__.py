@@ -189,8 +189,8 @@ def _parser() -> argparse.ArgumentParser:
         "without it Optimum takes no part")  # fmt: skip
     parser.add_argument("--dev", type=Path, default=Path("loadtest/sentences.txt"),
         help="a folder of TSV files, sentence TAB references, or one file")  # fmt: skip
-    parser.add_argument("--sentences", type=int,
-        help=f"how many ({', '.join(f'{one} {count}' for one, count in _SENTENCES.items())})")  # fmt: skip
+    sizes = ", ".join(f"{one} {count}" for one, count in _SENTENCES.items())
+    parser.add_argument("--sentences", type=int, help=f"how many ({sizes})")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scenarios", nargs="+", choices=get_args(Scenario),
         default=list(get_args(Scenario)))  # fmt: skip

@@ -53,7 +53,9 @@ def lineup(models: Models, best: dict[Scenario, Choice], cores: int) -> list[Row
     ours = Choice(models.setup("dragoman", "int8", cores, 1), Batching())
     quickest = best["queue"].setup
     exact = models.setup("ctranslate2", "float32", quickest.workers, quickest.threads)
-    torch = models.setup(models.any_of("pytorch", "transformers"), "float32", 1, cores)
+    eager = models.any_of("pytorch", "transformers")
+    assert eager is not None
+    torch = models.setup(eager, "float32", 1, cores)
     unsorted = dataclasses.replace(best["queue"].batching, sort=False)
     arrival = Batching(sort=False)
     rows = [
@@ -167,7 +169,8 @@ def _agreement(run: Run, expected: Ids) -> float:
 
 
 def _score(row: Row, outputs: Ids, models: Models, workload: Workload) -> None:
-    _, tokenizer = tokenizers_of(open_bundle(models.bundle))
+    bundle = open_bundle(models.bundle)
+    _, tokenizer = tokenizers_of(bundle)
     for name, indices in workload.datasets.items():
         row.scores[name] = score(
             [tokenizer.decode(outputs[index]) for index in indices],

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -75,7 +76,7 @@ def _drawn(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Te
     if len(shape) == 1:
         return 0.1 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
     size = 2.0 if "q_proj" in name or "k_proj" in name else 1.0
-    return noise * size * float(shape[-1]) ** -0.5
+    return noise * (size * math.sqrt(1 / shape[-1]))
 
 
 def measured(command: list[str]) -> Peak:
@@ -86,7 +87,7 @@ def measured(command: list[str]) -> Peak:
     """
     started, anonymous, resident = time.monotonic(), 0.0, 0.0
     with tempfile.TemporaryFile("w+") as told:
-        process = subprocess.Popen(command, stdout=told, stderr=told)  # noqa: S603  our own
+        process = subprocess.Popen(command, stdout=told, stderr=told)
         while process.poll() is None:
             held = _held(process.pid)
             anonymous, resident = max(anonymous, held[0]), max(resident, held[1])

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from sentencepiece import sentencepiece_model_pb2
 
-from export.bundle import GOLDEN_SENTENCES, ExportSettings, write_bundle
+from export.bundle import ExportSettings, write_bundle
+from export.golden import GOLDEN_SENTENCES
 from export.release import TrainedModel, read_trained
 from export.verify import torch_greedy
 from loadtest.peers import ctranslate2_model, onnx_model

@@ -67,9 +67,7 @@ def cache_shape(manifest: Manifest, slots: int) -> CacheShape:
     )
 
 
-def load_sessions(
-    bundle: Bundle, intra_op_threads: int = 1, *, packed: bool = True
-) -> Sessions:
+def load_sessions(bundle: Bundle, intra_op_threads: int = 1, *, packed: bool = True) -> Sessions:
     """The bundle's graphs, ready to run.
 
     Args:

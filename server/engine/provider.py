@@ -88,7 +88,7 @@ def _missing_libraries() -> tuple[str, ...]:
     return tuple(line for line in heard.getvalue().splitlines() if "Failed to load" in line)
 
 
-def load_session(  # noqa: PLR0913  each has its own meaning
+def load_session(
     path: Path,
     device: Device,
     *,
