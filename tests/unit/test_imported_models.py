@@ -101,10 +101,13 @@ def test_other_precisions_are_compared_with_float32(
     folder: Path, tmp_path: Path, precision: Precision
 ) -> None:
     model = read_model(Checkpoint(folder))
-    chosen = dataclasses.replace(settings(model), precision=precision)
+    # Random weights are unsure of every token, so that a share of their outputs changes by chance.
+    chosen = dataclasses.replace(settings(model), precision=precision, gated=False)
     bundle, report = write_imported(model, Sentences(SOURCES), tmp_path / "bundle", chosen)
     assert report.sentences == len(SOURCES)
-    assert 0 < report.log_prob_difference_max < 1
+    budget = BUDGETS[precision]
+    assert 0 < report.log_prob_difference_max < budget.max_log_prob_difference
+    assert 0 < report.log_prob_difference_mean < budget.mean_log_prob_difference
     assert bundle.manifest.precision == precision
     assert bundle.manifest.provider == ("cuda" if precision == "fp16" else "cpu")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
