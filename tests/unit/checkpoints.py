@@ -173,7 +173,7 @@ def t5_gated(folder: Path, seed: int = 0) -> Path:
     return t5(folder, seed, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
 
 
-def mt5(folder: Path, seed: int = 0) -> Path:
+def mt5(folder: Path, seed: int = 1) -> Path:
     """A network as mT5's, which knows no task by itself."""
     return t5(
         folder, seed, model_type="mt5", feed_forward_proj="gated-gelu", tie_word_embeddings=False
