@@ -14,6 +14,7 @@ from dragoman import Client
 from dragoman.v1 import models_pb2, models_pb2_grpc
 from export.imported.command import main
 from export.imported.reference import reference_network, reference_output
+from server.bulk.command import main as translate_corpus
 from server.bundle import Bundle, open_bundle
 from server.engine.request import DecodingParameters
 from server.text.tokenizer import tokenizers_of
@@ -163,6 +164,27 @@ def test_routes_through_a_third_language_name_their_models(server: RunningServer
         }  # fmt: skip
         translated = client.translate("das Haus", source_language="de", target_language="fr")
     assert [model.name for model in translated.route] == ["many", "t5"]
+
+
+def test_a_corpus_is_translated_between_the_languages_that_are_named(
+    models: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DRAGOMAN_DEGENERATION_GUARD", "false")  # random weights go in circles
+    (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in SENTENCES), "utf-8")
+    call = [str(tmp_path / "in.txt"), str(tmp_path / "out.txt"), "--engines", "1", "--slots", "4"]
+    many, t5_bundle = (f"--bundle={models / 'bundles' / name}" for name in ("many", "t5"))
+    assert translate_corpus([*call, many]) == 2
+    assert "say which, --from CODE" in capsys.readouterr().err
+    assert translate_corpus([*call, t5_bundle, "--to", "ro"]) == 2
+    assert "--to ro: t5 has de, fr" in capsys.readouterr().err
+    assert translate_corpus([*call, t5_bundle, "--to", "fr"]) == 0
+    (asked,) = (one.asked_ids for one in open_bundle(models / "bundles" / "t5").manifest.languages
+                if one.code == "fr")  # fmt: skip
+    found = (tmp_path / "out.txt").read_text("utf-8").splitlines()
+    assert found == expected(models, "t5", tuple(asked), ())
 
 
 def test_the_pair_picks_the_model(server: RunningServer) -> None:
