@@ -31,24 +31,30 @@ from loadtest.peers.pieces import write_tokenizer
 from loadtest.peers.transformers_engine import TransformersEngine
 from loadtest.peers.workload import Ids
 
-VOCABULARY = 65_001
+_SIZES = {
+    "vocab_size": 65_001, "d_model": 512, "encoder_layers": 6, "decoder_layers": 6,
+    "encoder_attention_heads": 8, "decoder_attention_heads": 8, "encoder_ffn_dim": 2048,
+    "decoder_ffn_dim": 2048, "max_position_embeddings": 512,
+}  # fmt: skip
 _SEED = 1
 _NEVER = -1e4  # not lower: float32 would round what is compared with it
-_POSITIONS = 512
 _BUNDLES: dict[contender.Precision, Precision] = {"float32": "fp32", "int8": "int8-rows"}
 
 
-def marian_models(texts: list[str], folder: Path, optimum: Path | None) -> Models:
+def marian_models(
+    texts: list[str], folder: Path, optimum: Path | None = None, **sizes: int
+) -> Models:
     """The checkpoint, and what each contender's own converter makes of it.
 
     Args:
         texts: what the tokenizer is trained on.
         folder: where all files go; what is there already is taken as it is.
         optimum: a folder with the packages of Optimum; None = it takes no part.
+        sizes: other than opus-mt-en-zh's.
     """
     checkpoint = folder / "checkpoint"
     if not checkpoint.exists():
-        write_checkpoint(texts, checkpoint)
+        write_checkpoint(texts, checkpoint, **sizes)
     places: dict[tuple[Kind, contender.Precision], Path] = {("transformers", "float32"): checkpoint}
     for precision, of_bundle in _BUNDLES.items():
         bundle = places["dragoman", precision] = folder / f"bundle-{precision}"
@@ -77,19 +83,18 @@ def marian_models(texts: list[str], folder: Path, optimum: Path | None) -> Model
     )
 
 
-def write_checkpoint(texts: list[str], folder: Path, vocabulary: int = VOCABULARY) -> None:
+def write_checkpoint(texts: list[str], folder: Path, **sizes: int) -> None:
     """Drawn weights and a tokenizer in Hugging Face's layout."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_tokenizer(texts, partial, vocabulary)
-    pad = vocabulary - 1
+    chosen = _SIZES | sizes
+    write_tokenizer(texts, partial, chosen["vocab_size"])
+    pad = chosen["vocab_size"] - 1
     config = transformers.MarianConfig(
-        vocab_size=vocabulary, d_model=512, encoder_layers=6, decoder_layers=6,
-        encoder_attention_heads=8, decoder_attention_heads=8, encoder_ffn_dim=2048,
-        decoder_ffn_dim=2048, activation_function="swish", scale_embedding=True,
-        max_position_embeddings=_POSITIONS, pad_token_id=pad, decoder_start_token_id=pad,
-        bos_token_id=0, eos_token_id=0, forced_eos_token_id=None, bad_words_ids=None,
+        **chosen, activation_function="swish", scale_embedding=True, pad_token_id=pad,
+        decoder_start_token_id=pad, bos_token_id=0, eos_token_id=0, forced_eos_token_id=None,
+        bad_words_ids=None,
     )  # fmt: skip
     network = transformers.MarianMTModel(config).eval()
     _draw(network, torch.Generator().manual_seed(_SEED), pad)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints import ENGLISH, m2m, marian, mt5, t5, t5_gated
+from export.imported import reference
 from export.imported.architectures import read_model
 from export.imported.bundle import ImportSettings, Precision, draft_bundle, write_imported
 from export.imported.checkpoint import Checkpoint, ImportRefused
@@ -186,6 +187,32 @@ def test_the_command_makes_a_bundle_and_verifies_it(
     assert (manifest.source_language, manifest.target_language) == ("en", "de")
     assert (manifest.architecture, manifest.licence) == ("marian", "apache-2.0")
     assert len(manifest.goldens) == 8
+
+
+def test_a_check_compares_on_the_users_sentences_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, mine = marian(tmp_path / "checkpoint"), tmp_path / "mine.txt"
+    mine.write_text("The red car is big today.\nThe old house is here.\n", encoding="utf-8")
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40"]
+    assert main([str(folder), "--check", "--sentences", str(mine), *sizes]) == 0
+    split, compared, *translations = capsys.readouterr().out.splitlines()
+    assert split == "2 sentences are split as transformers splits them"
+    assert "2 of 2 outputs are equal" in compared
+    sources = [line.split("\t")[0] for line in translations]
+    assert sources == mine.read_text(encoding="utf-8").splitlines()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "mine.txt"]
+
+
+def test_a_check_that_finds_other_logits_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = marian(tmp_path / "checkpoint")
+    other = reference_network(marian(tmp_path / "other", seed=1))
+    monkeypatch.setattr(reference, "reference_network", lambda _: other)
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40"]
+    assert main([str(folder), "--check", *sizes]) == 2
+    assert "logits of 8 sentences differ by" in capsys.readouterr().err
 
 
 def test_a_marian_model_with_several_targets_is_asked_by_a_token(tmp_path: Path) -> None:
