@@ -132,7 +132,7 @@ def _added_tokens(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def _after_the_vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
-    """Tokens that are listed without ids, as M2M-100 is published: they come after its pieces."""
+    """Tokens that are listed without ids: they come after the pieces, as transformers has them."""
     if not checkpoint.has(_VOCABULARY):
         return {}
     first = len(checkpoint.json(_VOCABULARY))
