@@ -202,6 +202,10 @@ class ModelInfo:
     producer_commit: str
     """Commit of the code that exported it."""
     scores: tuple[QualityScore, ...]
+    source_languages: tuple[str, ...] = ()
+    """All that it reads; ``source_language`` is ``mul`` if they are several."""
+    target_languages: tuple[str, ...] = ()
+    """All that it writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +249,10 @@ def translation(
 def model_info(message: models_pb2.Model) -> ModelInfo:
     """Our model of the wire's."""
     scores = tuple(QualityScore(**_fields(item, QualityScore)) for item in message.scores)
-    return ModelInfo(**_fields(message, ModelInfo, but="scores"), scores=scores)
+    fields = _fields(message, ModelInfo, but="scores")
+    for name in ("source_languages", "target_languages"):
+        fields[name] = tuple(fields[name])
+    return ModelInfo(**fields, scores=scores)
 
 
 def loaded_model(message: models_pb2.LoadModelResponse) -> LoadedModel:

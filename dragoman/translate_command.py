@@ -24,6 +24,7 @@ from dragoman.options import Beam, Decoding, GlossaryTerm, Greedy, Priority, Sam
 from dragoman.results import Delta, ModelInfo, Translation
 
 _TIMEOUT_SECONDS = 60.0
+_MOST_LANGUAGES = 6
 
 
 class _Call(TypedDict):
@@ -94,8 +95,19 @@ def _model_lines(client: Client, options: argparse.Namespace) -> list[str]:
 
 
 def _row(model: ModelInfo) -> str:
-    pair = f"{model.source_language} -> {model.target_language}"
+    sides = (
+        (model.source_languages, model.source_language),
+        (model.target_languages, model.target_language),
+    )
+    pair = " -> ".join(_languages(codes, code) for codes, code in sides)
     return f"{model.name}\t{pair}\t{model.precision}\t{model.digest[:12]}"
+
+
+def _languages(codes: tuple[str, ...], code: str) -> str:
+    """As many as a line has room for; an older server tells only ``mul``."""
+    if len(codes) <= _MOST_LANGUAGES:
+        return ",".join(codes) or code
+    return f"{','.join(codes[:_MOST_LANGUAGES])},... ({len(codes)})"
 
 
 def _translate_parser() -> argparse.ArgumentParser:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import shutil
-import subprocess
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import onnx
-import onnxruntime
 
-from export.builder import OPSET
 from export.calibration import Calibration, calibrate
 from export.card import model_card
 from export.folding import folded
+from export.golden import GOLDEN_SENTENCES, golden_sentences
 from export.graphs import decoder_graph, encoder_graph
+from export.place import check_limits, new_bundle, producer, write_manifest, write_report
 from export.precision import precision_of
 from export.release import TrainedModel
 from export.slots import slots_graph
@@ -34,30 +30,15 @@ from server.bundle import (
     Bundle,
     Golden,
     Manifest,
-    Producer,
     QualityScore,
     Shape,
     Tokens,
     TrainingSource,
-    file_digest,
     open_bundle,
 )
 
 _log = logging.getLogger(__name__)
 
-GOLDEN_SENTENCES = (
-    "I love you.",
-    "Good morning.",
-    "How are you?",
-    "Where is the station?",
-    "It is raining today.",
-    "I have never been to Taiwan.",
-    "My brother bought three books yesterday.",
-    "Could you tell me what time it is?",
-)
-
-
-_FEWEST_TOKENS = 2  # a token and the end
 _CALIBRATION_SENTENCES = 240
 
 
@@ -91,31 +72,22 @@ def write_bundle(
             stands in the way; ``folder`` is as it was.
         OSError: the place cannot be written.
     """
-    folder = folder.resolve()  # a place such as "." has no name, and a link is followed
     check_cache(settings)
-    _check_limits(settings, trained.model.config.max_positions)
-    check_place(folder)
+    limits = settings.max_source_tokens, settings.max_target_tokens
+    check_limits(limits, trained.model.config.max_positions)
     if not validation:
         msg = "no validation set: parity cannot be shown"
         raise ExportError(msg)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with new_bundle(folder) as partial:
         _log.info("writing %s graphs", settings.precision)
         write_graphs(trained, _calibration_ids(trained, validation, settings), partial, settings)
         draft = Bundle(partial, _manifest(trained, settings, [], []), digest="")
         report, outputs = verify(trained.model, draft, trained.tokenizers, validation)
-        _write_report(partial, report)
+        write_report(partial, report.as_json())
         manifest = _manifest(trained, settings, _scores(report), _goldens(trained, draft))
         card = model_card(manifest, report, validation, outputs, trained.account)
         (partial / reader.MODEL_CARD).write_text(card, encoding="utf-8")
         write_manifest(partial, manifest)
-        open_bundle(partial)
-        replace_bundle(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return open_bundle(folder)
 
 
@@ -130,36 +102,6 @@ def _alignment_head(trained: TrainedModel) -> AlignmentHead | None:
     """The head that the weights say was trained to align."""
     stored = trained.metadata.get(ALIGNMENT_HEAD)
     return None if stored is None else AlignmentHead.model_validate_json(stored)
-
-
-def _check_limits(settings: ExportSettings, positions: int) -> None:
-    """Refuse token limits that the model has no positions for."""
-    limits = settings.max_source_tokens, settings.max_target_tokens
-    if min(limits) < _FEWEST_TOKENS:
-        msg = f"token limits count the end token, so they are {_FEWEST_TOKENS} or more"
-        raise ExportError(msg)
-    if max(limits) > positions:
-        msg = f"the model has {positions} positions, fewer than the token limits asked for"
-        raise ExportError(msg)
-
-
-def check_place(folder: Path) -> None:
-    """Refuse to replace anything but a bundle, whole or damaged: what stands there is lost."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        msg = f"{folder}: not a directory"
-        raise ExportError(msg)
-    of_bundle = {
-        reader.MANIFEST,
-        *reader.REQUIRED_FILES,
-        *reader.CUDA_FILES,
-        *reader.IMPORTED_FILES,
-    }
-    foreign = sorted({path.name for path in folder.iterdir()} - of_bundle)
-    if foreign:
-        msg = f"{folder}: not replaced, for it holds '{foreign[0]}', which is not of a bundle"
-        raise ExportError(msg)
 
 
 def write_graphs(
@@ -225,12 +167,7 @@ def _manifest(
         licence=settings.licence,
         tokens=Tokens(pad=PAD_ID, bos=BOS_ID, eos=EOS_ID, unk=UNK_ID),
         shape=_shape(trained, settings),
-        producer=Producer(
-            commit=commit(),
-            opset=OPSET,
-            versions={name: version(name) for name in ("torch", "onnx")}
-            | {"onnxruntime": onnxruntime.__version__},  # of either kind
-        ),
+        producer=producer("torch", "onnx"),
         training_data=[
             TrainingSource(
                 name=name,
@@ -281,59 +218,12 @@ def _scores(report: ParityReport) -> list[QualityScore]:
 
 
 def _goldens(trained: TrainedModel, draft: Bundle) -> list[Golden]:
-    """What the exported graphs make of the golden sentences."""
+    """What the exported graphs make of the golden sentences, in English if there are no others."""
     source, target = trained.tokenizers
     exported = Exported(draft)
-    outputs = exported.greedy(exported.fitting(source.encode(list(GOLDEN_SENTENCES))))
+    sentences = golden_sentences(trained.experiment.source_language) or GOLDEN_SENTENCES
+    outputs = exported.greedy(exported.fitting(source.encode(list(sentences))))
     return [
         Golden(source=sentence, target=target.decode(row), target_ids=row)
-        for sentence, row in zip(GOLDEN_SENTENCES, outputs, strict=True)
+        for sentence, row in zip(sentences, outputs, strict=True)
     ]
-
-
-def _write_report(folder: Path, report: ParityReport) -> None:
-    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
-    (folder / reader.PARITY_REPORT).write_text(text + "\n", encoding="utf-8")
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write it with the digests of all files that are there."""
-    digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
-    complete = manifest.model_copy(update={"files": digests})
-    text = json.dumps(complete.model_dump(exclude_none=True), indent=1, ensure_ascii=False)
-    (folder / reader.MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-def replace_bundle(partial: Path, folder: Path) -> None:
-    """Put a whole bundle where another may stand; one of the two is always there."""
-    old = folder.with_name(f".{folder.name}.old")
-    if not folder.exists():
-        partial.rename(folder)
-    else:
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-        try:
-            partial.rename(folder)
-        except OSError:
-            old.rename(folder)
-            raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def commit() -> str:
-    """The commit of this project, ``-dirty`` if the tree differs, ``unknown`` outside git."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(  # noqa: S603  fixed arguments
-            ["git", *arguments],  # noqa: S607  whichever git the user has
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+from torch.nn import functional
 
 from export.builder import FLOAT, FLOAT16, INT8, INT32, INT64, MICROSOFT, GraphBuilder, array_of
 from export.distances import decoder_bias, encoder_bias
@@ -25,6 +26,7 @@ from export.network import (
     Embedding,
     EncoderLayer,
     FeedForward,
+    Linear,
     Matrix,
     Network,
     Norm,
@@ -124,15 +126,18 @@ def _logits(stack: _Stack, network: Network, x: str) -> None:
     From float16 the logits go on in float32, and the likeliest token is all that is given along:
     it is all that most steps want to leave a GPU.
     """
-    graph, vocabulary = stack.graph, network.vocabulary
-    missing = -vocabulary % BLOCK
+    graph, projection = stack.graph, network.projection
+    missing = -network.vocabulary % BLOCK
+    if missing and projection.bias is not None and stack.precision.own_projection:
+        projection, missing = _padded(projection, missing), 0
+    vocabulary = projection.weight.shape[0]
     if stack.kind == FLOAT16:
-        logits = stack.precision.linear(graph, x, [network.projection])
+        logits = stack.precision.linear(graph, x, [projection])
         logits = graph.node("Cast", [logits], to=FLOAT, output=None if missing else "logits")
     elif missing:
-        logits = stack.precision.linear(graph, x, [network.projection])
+        logits = stack.precision.linear(graph, x, [projection])
     else:
-        logits = stack.precision.linear(graph, x, [network.projection], output="logits")
+        logits = stack.precision.linear(graph, x, [projection], output="logits")
     if missing:
         ends = graph.integers(0, 0, 0, missing)
         inputs = [logits, ends, graph.constant(np.float32(_NEVER))]
@@ -146,6 +151,15 @@ def _logits(stack: _Stack, network: Network, x: str) -> None:
     inputs = [blocks, graph.integers(2)]
     graph.node("ReduceMax", inputs, keepdims=0, output="block_maxima")
     graph.output("block_maxima", FLOAT, ["B", (vocabulary + missing) // BLOCK])
+
+
+def _padded(projection: Matrix, missing: int) -> Matrix:
+    """With tokens that are never put out: a copy of all logits at every step is saved."""
+    assert projection.bias is not None
+    weight = functional.pad(projection.weight.detach(), (0, 0, 0, missing))
+    return Linear(
+        weight, functional.pad(projection.bias.detach().float(), (0, missing), value=_NEVER)
+    )
 
 
 def _cross_keys_values(

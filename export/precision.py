@@ -24,6 +24,8 @@ _WEIGHT_LIMIT = 63
 _TABLE_LIMIT = 127
 _DAMPING = 0.01
 _SMALLEST_SCALE = 1e-10
+_BLOCK_BYTES = 1 << 24
+"""Of a matrix that is rounded at once: a table of a gigabyte would be in memory several times."""
 _COLUMNS = 64
 """Rounded one after the other before those to the right of them are corrected, in one product."""
 
@@ -33,6 +35,9 @@ class Precision(Protocol):
 
     floats: type[np.floating[Any]]
     """What it computes in between matrices."""
+    own_projection: bool
+    """The matrix of the logits is stored apart from an embedding that it is tied to, anyway, and
+    can be of another size."""
 
     def linear(
         self,
@@ -58,6 +63,7 @@ class Float32:
     """Everything in float32."""
 
     floats: type[np.floating[Any]] = np.float32
+    own_projection = False
 
     def linear(
         self,
@@ -94,6 +100,7 @@ class _Int8:
     """Weights int8 with a scale an output channel."""
 
     floats: type[np.floating[Any]] = np.float32
+    own_projection = False  # of calibrated networks, whose matrices are known by what they are
 
     def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
         """Gather int8 rows and their scales."""
@@ -142,9 +149,12 @@ class Int8Rows(_Int8):
     (``DynamicQuantizeMatMul``) would make a row's result depend on its neighbours.
     """
 
+    own_projection = True
+
     def __init__(self) -> None:
         """Remember which activations are quantised already: several matrices may read one."""
         self._rows: dict[tuple[int, str], tuple[str, str]] = {}
+        self._middles: dict[int, str] = {}
 
     def linear(
         self,
@@ -174,14 +184,20 @@ class Int8Rows(_Int8):
             # A row of zeros would divide by zero.
             scales = graph.node("Max", [scales, graph.constant(np.float32(_SMALLEST_SCALE))])
             flat = graph.node("Squeeze", [scales, one])
-            middle = graph.node(
-                "ConstantOfShape",
-                [graph.node("Shape", [flat])],
-                value=numpy_helper.from_array(np.array([128], np.uint8)),
-            )
+            middle = self._middle(graph, flat)
             values = graph.node("QuantizeLinear", [x, flat, middle], axis=0)
             self._rows[key] = values, scales
         return self._rows[key]
+
+    def _middle(self, graph: GraphBuilder, scales: str) -> str:
+        """The zero point of every row [R]; once a graph, whose matrices all have as many rows."""
+        if id(graph) not in self._middles:
+            self._middles[id(graph)] = graph.node(
+                "ConstantOfShape",
+                [graph.node("Shape", [scales])],
+                value=numpy_helper.from_array(np.array([128], np.uint8)),
+            )
+        return self._middles[id(graph)]
 
 
 def _factors(
@@ -216,9 +232,14 @@ def joined(layers: list[Matrix]) -> tuple[Floats, Floats | None]:
 
 def quantise(weight: Floats, limit: int = _WEIGHT_LIMIT) -> tuple[NDArray[np.int8], Floats]:
     """Int8 [N, K] and a float32 scale [N] for each row of a matrix [N, K], each to the nearest."""
-    scales = _row_scales(weight, limit)
-    values = np.round(weight / scales[:, None]).clip(-limit, limit)
-    return values.astype(np.int8), scales
+    scales = np.empty(len(weight), np.float32)
+    values = np.empty(weight.shape, np.int8)
+    count = max(1, _BLOCK_BYTES // max(1, weight[:1].nbytes))
+    for start in range(0, len(weight), count):
+        rows = slice(start, start + count)
+        scales[rows] = _row_scales(weight[rows], limit)
+        values[rows] = np.round(weight[rows] / scales[rows, None]).clip(-limit, limit)
+    return values, scales
 
 
 def rounded(weight: Floats, moment: Floats) -> tuple[NDArray[np.int8], Floats]:

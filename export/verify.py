@@ -98,11 +98,18 @@ class ParityReport:
 class Exported:
     """The exported graphs with tokenizers, translating by the server's engine."""
 
-    def __init__(self, bundle: Bundle, slots: int = _SLOTS) -> None:
-        """Load them on one engine of one thread."""
+    def __init__(self, bundle: Bundle, slots: int = _SLOTS, *, packed: bool = True) -> None:
+        """Load them on one engine of one thread.
+
+        Args:
+            bundle: of any precision.
+            slots: sentences at once.
+            packed: whether ONNX Runtime may keep matrices a second time, in the order in which it
+                multiplies them; without, it is slower.
+        """
         self.tokens = tokens = bundle.manifest.tokens
         self.vocabulary = bundle.manifest.shape.target_vocab_size
-        self.pool, self.runner = _runner(bundle, slots)
+        self.pool, self.runner = _runner(bundle, slots, packed=packed)
         policy = Policy(max_encode_tokens=512, window=64)
         scheduler = Scheduler(self.pool, policy, bos_id=tokens.bos, eos_id=tokens.eos)
         search = Search(self.pool, eos_id=tokens.eos, never=tokens.never)
@@ -141,13 +148,13 @@ class Exported:
         return [target.decode(ids) for ids in outputs]
 
 
-def _runner(bundle: Bundle, slots: int) -> tuple[KVCachePool, ModelRunner]:
+def _runner(bundle: Bundle, slots: int, *, packed: bool) -> tuple[KVCachePool, ModelRunner]:
     """What will serve the bundle; one for CUDA does it on this machine's processor."""
     if bundle.manifest.provider == "cuda":
         runner = DeviceModelRunner(bundle, slots, HOST)
         return runner.pool, runner
     pool = KVCachePool(cache_shape(bundle.manifest, slots))
-    return pool, OrtModelRunner(bundle, load_sessions(bundle), pool)
+    return pool, OrtModelRunner(bundle, load_sessions(bundle, packed=packed), pool)
 
 
 def sequence_of(

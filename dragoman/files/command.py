@@ -111,15 +111,15 @@ async def _translate(work: _Work, options: argparse.Namespace, tls: Tls | None, 
     if not missing:
         return
     async with AsyncClient(options.server, tls=tls, tenant=options.tenant) as client:
-        with progress(total, total - len(missing)) as bar:
+        with progress(total, total - len(missing)) as advance:
 
             def done(key: str, result: Translation) -> None:
                 work.done(key, result)
-                bar.update()
+                advance()
 
             def refused(key: str, error: InvalidRequestError) -> None:
                 work.refuse(key, missing[key], error)
-                bar.update()
+                advance()
 
             await translate(client, missing, call, Sink(done, refused))
 

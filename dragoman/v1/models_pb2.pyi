@@ -260,14 +260,16 @@ class Model(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     PRODUCER_COMMIT_FIELD_NUMBER: _builtins.int
     REQUESTED_PROVIDER_FIELD_NUMBER: _builtins.int
+    SOURCE_LANGUAGES_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, unique on the server."""
     digest: _builtins.str
     """SHA-256 of the manifest, which holds the SHA-256 of all files; hexadecimal."""
     source_language: _builtins.str
-    """Language it reads, BCP-47."""
+    """Language it reads, BCP-47; "mul" if it reads several."""
     target_language: _builtins.str
-    """Language it writes, BCP-47."""
+    """Language it writes, BCP-47; "mul" if it writes several."""
     precision: _builtins.str
     """Number format of the weights, such as "fp32" or "int8"."""
     provider: _builtins.str
@@ -288,6 +290,16 @@ class Model(_message.Message):
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___QualityScore]:
         """Quality as it was measured when the model was exported."""
 
+    @_builtins.property
+    def source_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All languages it reads, BCP-47. It translates each of them into each of target_languages that
+        is another.
+        """
+
+    @_builtins.property
+    def target_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All languages it writes, BCP-47."""
+
     def __init__(
         self,
         *,
@@ -304,10 +316,12 @@ class Model(_message.Message):
         scores: _abc.Iterable[Global___QualityScore] | None = ...,
         producer_commit: _builtins.str = ...,
         requested_provider: _builtins.str = ...,
+        source_languages: _abc.Iterable[_builtins.str] | None = ...,
+        target_languages: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "licence", b"licence", "max_source_tokens", b"max_source_tokens", "max_target_tokens", b"max_target_tokens", "name", b"name", "parameter_count", b"parameter_count", "precision", b"precision", "producer_commit", b"producer_commit", "provider", b"provider", "requested_provider", b"requested_provider", "scores", b"scores", "source_language", b"source_language", "target_language", b"target_language"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "licence", b"licence", "max_source_tokens", b"max_source_tokens", "max_target_tokens", b"max_target_tokens", "name", b"name", "parameter_count", b"parameter_count", "precision", b"precision", "producer_commit", b"producer_commit", "provider", b"provider", "requested_provider", b"requested_provider", "scores", b"scores", "source_language", b"source_language", "source_languages", b"source_languages", "target_language", b"target_language", "target_languages", b"target_languages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

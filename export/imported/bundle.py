@@ -7,26 +7,23 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import onnx
-import onnxruntime
 
-from export.builder import OPSET
-from export.bundle import check_place, commit, replace_bundle, write_manifest
 from export.calibration import Calibration
 from export.graphs import CacheType, decoder_graph, encoder_graph
 from export.imported.card import imported_card
-from export.imported.compare import ImportReport, Sentences, Translated, compare, translated
+from export.imported.compare import ImportReport, Sentences, Translated, check, compare, translated
 from export.imported.model import ImportedModel
+from export.place import check_limits, new_bundle, producer, write_manifest, write_report
 from export.precision import precision_of
 from export.slots import slots_graph
 from export.verify import ExportError
 from export.weights import WeightsFile
 from server import bundle as reader
-from server.bundle import Bundle, Golden, Manifest, Producer, Shape, open_bundle
+from server.bundle import Bundle, Golden, Manifest, Shape, open_bundle
 from server.engine.provider import HOST
 from server.text.languages import Pair, Pairs
 
@@ -38,7 +35,6 @@ _CACHES: dict[Precision, CacheType] = {
     "int8-rows": "float32",
     "fp16": "float16",
 }
-_FEWEST_TOKENS = 2  # a token and the end
 _GOLDENS = 8
 _HEAD_SIZES = 8
 """What the attention operator takes multiples of."""
@@ -58,6 +54,8 @@ class ImportSettings:
     precision: Precision = "int8-rows"
     max_source_tokens: int = 256
     max_target_tokens: int = 256
+    gated: bool = True
+    """Refuse a precision that loses more than its budget."""
 
     @property
     def provider(self) -> Literal["cpu", "cuda"]:
@@ -75,42 +73,21 @@ def write_imported(
             else than a bundle stands in the way; ``folder`` is as it was.
         OSError: the place cannot be written.
     """
-    folder = folder.resolve()
-    _check_limits(model, settings)
-    check_place(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    check_limits((settings.max_source_tokens, settings.max_target_tokens), model.positions)
+    if model.network.head_size % _HEAD_SIZES:
+        msg = f"heads of size {model.network.head_size}: only multiples of {_HEAD_SIZES} can be run"
+        raise ExportError(msg)
+    with new_bundle(folder) as partial:
         draft = draft_bundle(model, partial, settings)
         _, pair = Pairs(draft.manifest).nearest(*settings.shown)
         report, found = _compared(model, draft, sentences, pair, settings)
-        text = json.dumps(report.as_json(), indent=1)
-        (partial / reader.PARITY_REPORT).write_text(text + "\n", encoding="utf-8")
+        write_report(partial, report.as_json())
         goldens = _goldens(found, sentences, pair)
         manifest = draft.manifest.model_copy(update={"goldens": goldens})
         card = imported_card(manifest, report)
         (partial / reader.MODEL_CARD).write_text(card, encoding="utf-8")
         write_manifest(partial, manifest)
-        open_bundle(partial)
-        replace_bundle(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return open_bundle(folder), report
-
-
-def _check_limits(model: ImportedModel, settings: ImportSettings) -> None:
-    limits = settings.max_source_tokens, settings.max_target_tokens
-    if min(limits) < _FEWEST_TOKENS:
-        msg = f"token limits count the end token, so they are {_FEWEST_TOKENS} or more"
-        raise ExportError(msg)
-    if model.network.head_size % _HEAD_SIZES:
-        msg = f"heads of size {model.network.head_size}: only multiples of {_HEAD_SIZES} can be run"
-        raise ExportError(msg)
-    if model.positions is not None and max(limits) > model.positions:
-        msg = f"the model has {model.positions} positions, fewer than the token limits asked for"
-        raise ExportError(msg)
 
 
 def draft_bundle(model: ImportedModel, folder: Path, settings: ImportSettings) -> Bundle:
@@ -124,6 +101,7 @@ def draft_bundle(model: ImportedModel, folder: Path, settings: ImportSettings) -
             precision = precision_of(settings.precision, Calibration.nothing())
             cache = _CACHES[settings.precision]
             onnx.save(graph(model.network, precision, cache, limit, weights), str(folder / name))
+            model.release()
     for name in (reader.ENCODER, reader.DECODER):
         onnx.checker.check_model(str(folder / name))
     if settings.provider == "cuda":
@@ -160,7 +138,10 @@ def _compared(
         shutil.rmtree(beside, ignore_errors=True)
     _log.info("comparing %d sentences with those of float32", len(sentences.sources))
     ours = translated(draft, sentences, pair, float32)
-    return compare(settings.precision, HOST.provider, ours, float32, sentences), ours
+    report = compare(settings.precision, HOST.provider, ours, float32, sentences)
+    if settings.gated:
+        check(report)
+    return report, ours
 
 
 def _manifest(model: ImportedModel, folder: Path, settings: ImportSettings) -> Manifest:
@@ -190,12 +171,7 @@ def _manifest(model: ImportedModel, folder: Path, settings: ImportSettings) -> M
             max_target_tokens=settings.max_target_tokens,
             parameter_count=network.parameters,
         ),
-        producer=Producer(
-            commit=commit(),
-            opset=OPSET,
-            versions={name: version(name) for name in ("torch", "onnx", "safetensors")}
-            | {"onnxruntime": onnxruntime.__version__},
-        ),
+        producer=producer("torch", "onnx", "safetensors"),
         training_data=[],
         scores=[],
         goldens=[Golden(source="draft", target="draft", target_ids=[])],

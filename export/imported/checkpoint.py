@@ -6,7 +6,10 @@ pages. Pickles can run code when they are opened, so they are not.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ _PICKLES = (
     "flax_model.msgpack",
 )
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_PAGE_OUT = 21  # MADV_PAGEOUT of Linux 5.4, harmless to memory that is of no file
 _LAYER_NORM_EPSILON = 1e-5  # torch's, which these architectures leave as it is
 
 
@@ -161,6 +165,23 @@ class Checkpoint:
         if left:
             msg = f"{self.folder}: tensor {left[0]} has no place in a {self.config['model_type']}"
             raise ImportRefused(msg)
+
+    def release(self) -> None:
+        """Take the tensors' pages out of memory; they come back from the file when needed.
+
+        Nobody else would: what is mapped stays resident until somebody wants the room (Linux; a
+        system that does not know the advice keeps them).
+        """
+        advise = getattr(ctypes.CDLL(None), "madvise", None)
+        if advise is None or not sys.platform.startswith("linux"):
+            return
+        page = mmap.PAGESIZE
+        for name in self._used:
+            tensor = self._files[name].get_tensor(name)
+            start = -(-tensor.data_ptr() // page) * page
+            length = (tensor.data_ptr() + tensor.nbytes - start) // page * page
+            if length > 0:
+                advise(ctypes.c_void_p(start), ctypes.c_size_t(length), _PAGE_OUT)
 
     @property
     def parameters(self) -> int:

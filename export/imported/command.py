@@ -11,7 +11,7 @@ from pathlib import Path
 
 import langcodes
 
-from export.bundle import GOLDEN_SENTENCES
+from export.golden import GOLDEN_SENTENCES, golden_sentences
 from export.imported.architectures import read_model
 from export.imported.bundle import ImportSettings, Precision, write_imported
 from export.imported.checkpoint import Checkpoint, ImportRefused
@@ -20,9 +20,10 @@ from export.imported.model import ImportedModel
 from export.verify import ExportError
 from server.bundle import Language
 from server.errors import BundleError
-from server.text.languages import MANY
+from server.text.languages import MANY, same_language
 from server.text.tokenizer import Tokenizer
 
+_log = logging.getLogger("export.imported.command")  # __name__ may be __main__
 _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "int8": "int8-rows", "fp16": "fp16"}
 _NOT_STATED = "not stated"
 _LICENCE = re.compile(r"^license:\s*(\S.*)$", re.MULTILINE)
@@ -30,7 +31,10 @@ _LICENCE = re.compile(r"^license:\s*(\S.*)$", re.MULTILINE)
 
 def main(arguments: list[str] | None = None) -> int:
     """Import a checkpoint; 2 with one line if it cannot be done. Progress goes to stderr."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if bool(options.out) == options.check:
+        parser.error("say where to: --out; or --check alone, which writes nothing")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("export").setLevel(logging.INFO)
     try:
@@ -54,8 +58,12 @@ def _parser() -> argparse.ArgumentParser:
         "NLLB-200, T5, mT5.",
     )
     parser.add_argument("checkpoint", type=Path, help="its folder: config.json, safetensors ...")
+    parser.add_argument("--out", type=Path, help="the bundle's directory; replaced if it exists")
     parser.add_argument(
-        "--out", type=Path, required=True, help="the bundle's directory; replaced if it exists"
+        "--check",
+        action="store_true",
+        help="write nothing: say whether the sentences are split and translated as by the "
+        "transformers package, which has to be installed",
     )
     parser.add_argument("--source", help="language it reads, BCP-47 (default: as it says itself)")
     parser.add_argument("--target", help="language it writes (default: as it says itself)")
@@ -75,12 +83,16 @@ def _parser() -> argparse.ArgumentParser:
         "--sentences",
         type=Path,
         help="what the precision is tried on: a sentence a line, and after a tab its reference "
-        "(default: a few in English)",
+        "(default: a few in its language, or in English)",
     )
     parser.add_argument(
-        "--verify",
+        "--ungated",
         action="store_true",
-        help="compare with the transformers package, step by step; it has to be installed",
+        help="write the bundle though its precision loses more than the budget; the model card "
+        "says how much",
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="the same as --check, before the bundle is written"
     )
     return parser
 
@@ -91,21 +103,26 @@ def _import(options: argparse.Namespace) -> None:
     if options.prefix:
         model = _with_prefix(model, options.prefix, options.target)
     source, target = _languages(options, checkpoint, model)
+    shown = _shown(options, model, source, target)
     settings = ImportSettings(
-        name=options.name or options.out.resolve().name,
+        name=options.name or (options.out or options.checkpoint).resolve().name,
         source_language=source,
         target_language=target,
-        shown=(options.source or "", options.target or ""),
+        shown=shown,
         precision=_PRECISIONS[options.precision],
         licence=options.licence or _licence(options.checkpoint),
         max_source_tokens=options.max_source_tokens,
         max_target_tokens=options.max_target_tokens,
+        gated=not options.ungated,
     )
-    sentences = _sentences(options.sentences)
-    if options.verify:
+    sentences = _sentences(options.sentences, shown[0])
+    if options.check or options.verify:
         from export.imported.reference import verify_import  # noqa: PLC0415  wants transformers
 
-        print(verify_import(options.checkpoint, model, sentences, settings))
+        for line in verify_import(options.checkpoint, model, sentences, settings):
+            print(line)
+    if options.check:
+        return
     bundle, report = write_imported(model, sentences, options.out, settings)
     if report.sentences:
         print(
@@ -113,6 +130,20 @@ def _import(options: argparse.Namespace) -> None:
             f"sentences as in float32, chrF2 between both {report.chrf_with_float32:.1f}"
         )
     print(bundle.folder)
+
+
+def _shown(
+    options: argparse.Namespace, model: ImportedModel, source: str, target: str
+) -> tuple[str, str]:
+    """The pair that the import is tried on: as it is said, else from English if there is that."""
+    codes = [language.code for language in model.languages]
+    given, wanted = options.source or source, options.target or target
+    if given == MANY:
+        given = "en" if "en" in codes else codes[0]
+    if wanted == MANY:
+        others = [code for code in codes if not same_language(code, given)]
+        wanted = others[0] if others else codes[0]
+    return given, wanted
 
 
 def _languages(
@@ -159,9 +190,14 @@ def _licence(folder: Path) -> str:
     return match[1].strip() if match else _NOT_STATED
 
 
-def _sentences(path: Path | None) -> Sentences:
+def _sentences(path: Path | None, language: str) -> Sentences:
     if path is None:
-        return Sentences(list(GOLDEN_SENTENCES))
+        known = golden_sentences(language)
+        if known is None:
+            _log.warning(
+                "tried on English sentences: none are known in %s; see --sentences", language
+            )
+        return Sentences(list(known or GOLDEN_SENTENCES))
     rows = [line.split("\t", 1) for line in path.read_text("utf-8").splitlines() if line.strip()]
     if not rows:
         msg = f"{path}: holds no sentence"

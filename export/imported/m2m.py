@@ -25,6 +25,7 @@ _POSITIONS = (
     "model.encoder.embed_positions.weight",
     "model.decoder.embed_positions.weight",
 )
+_RENAMED = {"ns": "nso"}  # Northern Sotho, in M2M-100 by a code that is none
 _UNK = 3
 _SPECIAL = 4  # <s>, <pad>, </s>, <unk> come before fairseq's pieces, of which three are theirs
 
@@ -65,6 +66,7 @@ def read_m2m(checkpoint: Checkpoint) -> ImportedModel:
         source=pieces,
         target=pieces,
         languages=_languages(checkpoint, vocabulary),
+        release=checkpoint.release,
     )
 
 
@@ -100,6 +102,7 @@ def _languages(checkpoint: Checkpoint, size: int) -> list[Language]:
     found: dict[str, Language] = {}
     for token, number in _added_tokens(checkpoint).items():
         code = token.strip("_").replace("_", "-")
+        code = _RENAMED.get(code, code)
         if not 0 <= number < size or token.startswith("<") or not langcodes.tag_is_valid(code):
             continue
         code = langcodes.standardize_tag(code)
@@ -108,7 +111,7 @@ def _languages(checkpoint: Checkpoint, size: int) -> list[Language]:
     if not found:
         msg = (
             f"{checkpoint.folder}: no token of a language in tokenizer.json, "
-            "tokenizer_config.json or added_tokens.json"
+            "tokenizer_config.json, added_tokens.json or special_tokens_map.json"
         )
         raise ImportRefused(msg)
     return list(found.values())
@@ -125,4 +128,18 @@ def _added_tokens(checkpoint: Checkpoint) -> dict[str, int]:
             return {str(one["content"]): int(number) for number, one in table.items()}
     if checkpoint.has("added_tokens.json"):
         return {str(token): int(one) for token, one in checkpoint.json("added_tokens.json").items()}
+    return _after_the_vocabulary(checkpoint)
+
+
+def _after_the_vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
+    """Tokens that are listed without ids: they come after the pieces, as transformers has them."""
+    if not checkpoint.has(_VOCABULARY):
+        return {}
+    first = len(checkpoint.json(_VOCABULARY))
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        listed = checkpoint.json(name) if checkpoint.has(name) else {}
+        tokens = listed.get("additional_special_tokens") or []
+        if tokens:
+            names = [one["content"] if isinstance(one, dict) else str(one) for one in tokens]
+            return {token: number for number, token in enumerate(names, first)}
     return {}

@@ -65,6 +65,7 @@ def read_marian(checkpoint: Checkpoint) -> ImportedModel:
         source=Pieces(checkpoint.bytes(_SOURCE), source),
         target=Pieces(checkpoint.bytes(_TARGET), target),
         languages=_languages(source),
+        release=checkpoint.release,
     )
 
 

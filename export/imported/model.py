@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from export.network import Network
@@ -31,3 +32,5 @@ class ImportedModel:
     source: Pieces
     target: Pieces
     languages: list[Language] = field(default_factory=list)
+    release: Callable[[], None]
+    """Takes the weights out of memory until they are looked at again."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from export.verify import ExportError
 from server.bundle import Tokens
 from server.engine.request import DecodingParameters
 from server.text.languages import Pairs
+from server.text.tokenizer import Tokenizer
 
 _MOST = 1e-3
 """Of a logit: float32 rounds those of a large network to about this."""
@@ -28,13 +30,14 @@ _MOST = 1e-3
 
 def verify_import(
     folder: Path, model: ImportedModel, sentences: Sentences, settings: ImportSettings
-) -> str:
-    """Compare float32 graphs with ``transformers``; what was found, in a line.
+) -> list[str]:
+    """Compare tokenizers and float32 graphs with ``transformers``; lines that say what was found.
 
     Raises:
-        ExportError: logits differ, or the package is not installed.
+        ExportError: texts are split otherwise, logits differ, or the package is not installed.
     """
     network = reference_network(folder)
+    lines = [_split_alike(folder, model, sentences)]
     exact = dataclasses.replace(settings, precision="fp32")
     with tempfile.TemporaryDirectory() as place:
         draft = draft_bundle(model, Path(place), exact)
@@ -49,12 +52,45 @@ def verify_import(
     ]
     equal = sum(one == other for one, other in zip(theirs, ours.ids, strict=False))
     line = (
-        f"beside transformers: logits of {len(ours.sources)} sentences differ by "
-        f"{difference:.2g} at most, {equal} of {len(theirs)} outputs are equal"
+        f"beside transformers, {pair.source_language} -> {pair.target_language}: logits of "
+        f"{len(ours.sources)} sentences differ by {difference:.2g} at most, {equal} of "
+        f"{len(theirs)} outputs are equal"
     )
     if not difference <= _MOST:
         raise ExportError(line)
-    return line
+    pairs = zip(sentences.sources, ours.texts, strict=True)
+    return [*lines, line, *(f"{source}\t{target}" for source, target in pairs)]
+
+
+def _split_alike(folder: Path, model: ImportedModel, sentences: Sentences) -> str:
+    """What was found of the source tokenizer, in a line.
+
+    Raises:
+        ExportError: a sentence gets other ids.
+    """
+    tokenizer = reference_tokenizer(folder)
+    if isinstance(tokenizer, str):
+        return f"the tokenizer was not compared: {tokenizer}"
+    pieces = model.source
+    ours = Tokenizer(pieces.model, "the tokenizer", pieces.vocabulary, model.tokens.unk)
+    for sentence in sentences.sources:
+        one, other = ours.encode(sentence), tokenizer(sentence, add_special_tokens=False).input_ids
+        if one != other:
+            msg = f"{sentence!r} is split into {one}, by transformers into {other}"
+            raise ExportError(msg)
+    return f"{len(sentences.sources)} sentences are split as transformers splits them"
+
+
+def reference_tokenizer(folder: Path) -> Any:  # noqa: ANN401  the package has no types
+    """The checkpoint's tokenizer as ``transformers`` reads it, or why it cannot."""
+    from transformers import AutoTokenizer  # noqa: PLC0415  not what export needs
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Marian's recommends a package for other inputs
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # noqa: BLE001  it raises what its many libraries raise
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def reference_network(folder: Path) -> Any:  # noqa: ANN401  the package has no types

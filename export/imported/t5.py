@@ -93,6 +93,7 @@ class _Reader:
             source=(pieces := Pieces(model, self._pieces(processor, tokens))),
             target=pieces,
             languages=_languages(checkpoint, processor),
+            release=checkpoint.release,
         )
 
     def _pieces(

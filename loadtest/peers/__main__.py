@@ -1,6 +1,6 @@
 """Our engine beside its peers: the same weights, the same sentences, one machine, taking turns.
 
-    python -m loadtest.peers [--dev FOLDER] [--model shipped|base] [--json FILE]
+    python -m loadtest.peers [--dev FOLDER] [--model shipped|base|marian] [--json FILE]
 
 Scenarios, all without network and text, on token ids, greedy unless said otherwise:
 
@@ -45,7 +45,7 @@ from server.live_model import available_cores
 
 _log = logging.getLogger("loadtest.peers")  # __name__ is __main__
 
-_SENTENCES = {"shipped": 1000, "base": 250}
+_SENTENCES = {"shipped": 1000, "base": 250, "marian": 120}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,11 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _compare(options: argparse.Namespace, folder: Path) -> None:
     sentences = read_sentences(options.dev)
     _log.info("writing the weights for every contender")
-    models = (
-        base_models(options.trained, folder)
-        if options.model == "base"
-        else shipped_models(options.trained, options.bundle, folder)
-    )
+    models = _models(options, folder, [sentence.source for sentence in sentences])
     workload = tokenised(
         sentences,
         open_bundle(models.bundle),
@@ -101,6 +97,18 @@ def _compare(options: argparse.Namespace, folder: Path) -> None:
     _print(machine, options, workload, trials, rows)
     if options.json:
         _write(options.json, machine, options, workload, trials, rows)
+
+
+def _models(options: argparse.Namespace, folder: Path, texts: list[str]) -> Models:
+    match options.model:
+        case "base":
+            return base_models(options.trained, folder)
+        case "marian":
+            from loadtest.peers.marian import marian_models  # noqa: PLC0415  wants transformers
+
+            return marian_models(texts, folder, options.optimum)
+        case _:
+            return shipped_models(options.trained, options.bundle, folder)
 
 
 def _calibrated(
@@ -170,15 +178,19 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", choices=_SENTENCES, default="shipped",
-        help="the shipped weights, or drawn ones of the size that is called base")  # fmt: skip
+        help="the shipped weights, or drawn ones: of the size that is called base, or of OPUS-MT's "
+        "Marian models, imported")  # fmt: skip
     parser.add_argument("--trained", type=Path, default=Path("checkpoints/en-zh-TW"),
         help="release or run folder of the weights")  # fmt: skip
     parser.add_argument("--bundle", type=Path, default=Path("bundles/en-zh-TW"),
         help="what was exported from it")  # fmt: skip
+    parser.add_argument("--optimum", type=Path, metavar="DIR",
+        help="for marian: packages of Optimum, installed as loadtest/peers/optimum_model.py says; "
+        "without it Optimum takes no part")  # fmt: skip
     parser.add_argument("--dev", type=Path, default=Path("loadtest/sentences.txt"),
         help="a folder of TSV files, sentence TAB references, or one file")  # fmt: skip
-    parser.add_argument("--sentences", type=int,
-        help=f"how many ({_SENTENCES['shipped']}, for base {_SENTENCES['base']})")  # fmt: skip
+    sizes = ", ".join(f"{one} {count}" for one, count in _SENTENCES.items())
+    parser.add_argument("--sentences", type=int, help=f"how many ({sizes})")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scenarios", nargs="+", choices=get_args(Scenario),
         default=list(get_args(Scenario)))  # fmt: skip
@@ -190,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--calibration", type=int, default=200,
         help="sentences to find CTranslate2's fastest layout with; 0 = do not look")  # fmt: skip
     parser.add_argument("--work", type=Path,
-        help="keep all files here; a bundle of base that is here is used again")  # fmt: skip
+        help="keep all files here; drawn models that are here are used again")  # fmt: skip
     parser.add_argument("--json", type=Path, help="write every run here")
     return parser
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
-from export.verify import torch_greedy
 from loadtest.peers.calibration import Choice, layouts
 from loadtest.peers.contender import Batching, Setup
 from loadtest.peers.models import Models
@@ -16,8 +15,8 @@ from loadtest.peers.process import ContenderProcess, Run, Scenario, Task
 from loadtest.peers.report import Row
 from loadtest.peers.workload import Ids, Workload
 from model.evaluate import score
-from server.bundle import TARGET_TOKENIZER, open_bundle
-from server.text.tokenizer import Tokenizer
+from server.bundle import open_bundle
+from server.text.tokenizer import tokenizers_of
 
 _log = logging.getLogger(__name__)
 
@@ -54,10 +53,9 @@ def lineup(models: Models, best: dict[Scenario, Choice], cores: int) -> list[Row
     ours = Choice(models.setup("dragoman", "int8", cores, 1), Batching())
     quickest = best["queue"].setup
     exact = models.setup("ctranslate2", "float32", quickest.workers, quickest.threads)
-    onnx, onnx_exact = (
-        models.setup("onnxruntime", precision, 1, cores) for precision in ("int8", "float32")
-    )
-    torch = models.setup("pytorch", "float32", 1, cores)
+    eager = models.any_of("pytorch", "transformers")
+    assert eager is not None
+    torch = models.setup(eager, "float32", 1, cores)
     unsorted = dataclasses.replace(best["queue"].batching, sort=False)
     arrival = Batching(sort=False)
     rows = [
@@ -65,19 +63,29 @@ def lineup(models: Models, best: dict[Scenario, Choice], cores: int) -> list[Row
         Row("queue", best["queue"]),
         Row("queue", Choice(quickest, unsorted)),
         Row("queue", Choice(exact, best["queue"].batching)),
-        Row("queue", Choice(onnx, Batching())),
-        Row("queue", Choice(onnx, arrival), slow=True),
-        Row("queue", Choice(onnx_exact, Batching()), slow=True),
         Row("queue", Choice(torch, Batching()), slow=True),
         Row("queue", Choice(torch, arrival), slow=True),
         Row("callers", ours),
         Row("callers", best["callers"]),
-        Row("callers", Choice(onnx, Batching()), slow=True),
     ]
+    if ("dragoman", "float32") in models.places:
+        rows.append(Row("queue", Choice(models.setup("dragoman", "float32", cores, 1), Batching())))
+    singles = [*layouts(ours.setup, cores), *layouts(quickest, cores)]
+    if traced := models.any_of("onnxruntime", "optimum"):
+        onnx, onnx_exact = (
+            models.setup(traced, precision, 1, cores) for precision in ("int8", "float32")
+        )
+        rows += [
+            Row("queue", Choice(onnx, Batching())),
+            Row("queue", Choice(onnx, arrival), slow=True),
+            Row("queue", Choice(onnx_exact, Batching()), slow=True),
+            Row("callers", Choice(onnx, Batching()), slow=True),
+        ]
+        singles.append(onnx)
     if "beam" in best:
         rows += [Row("beam", ours), Row("beam", best["beam"])]
     one = Batching(1)
-    for layout in (*layouts(ours.setup, cores), *layouts(quickest, cores), onnx):
+    for layout in singles:
         rows.append(Row("single", Choice(layout, one)))
     return [*rows, Row("single", Choice(torch, one), slow=True)]
 
@@ -136,8 +144,7 @@ def compare_outputs(rows: Iterable[Row], models: Models, workload: Workload, pla
     """
     compared = range(min(plan.compared, len(workload.sources)))
     _log.info("%d sentences in PyTorch, for comparison", len(compared))
-    expected = torch_greedy(
-        models.network,
+    expected = models.reference(
         [workload.sources[index][:-1] for index in compared],
         [workload.limits[index] for index in compared],
     )
@@ -163,7 +170,7 @@ def _agreement(run: Run, expected: Ids) -> float:
 
 def _score(row: Row, outputs: Ids, models: Models, workload: Workload) -> None:
     bundle = open_bundle(models.bundle)
-    tokenizer = Tokenizer(bundle.read(TARGET_TOKENIZER), TARGET_TOKENIZER)
+    _, tokenizer = tokenizers_of(bundle)
     for name, indices in workload.datasets.items():
         row.scores[name] = score(
             [tokenizer.decode(outputs[index]) for index in indices],

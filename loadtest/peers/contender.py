@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from loadtest.peers.workload import Ids
 
-Kind = Literal["dragoman", "ctranslate2", "onnxruntime", "pytorch"]
+Kind = Literal["dragoman", "ctranslate2", "onnxruntime", "optimum", "pytorch", "transformers"]
 Precision = Literal["float32", "int8", "float16"]
 Result = TypeVar("Result")
 
@@ -43,6 +44,8 @@ class Setup:
     threads: int = 1
     """Threads of each worker."""
     device: Literal["cpu", "cuda"] = "cpu"
+    packages: Path | None = None
+    """A folder that its process imports from before all others."""
 
     @property
     def name(self) -> str:
@@ -78,7 +81,9 @@ _ENGINES: dict[Kind, tuple[str, str]] = {
     "dragoman": ("loadtest.peers.dragoman_engine", "DragomanEngine"),
     "ctranslate2": ("loadtest.peers.ctranslate2_engine", "CTranslate2Engine"),
     "onnxruntime": ("loadtest.peers.onnx_engine", "OnnxEngine"),
+    "optimum": ("loadtest.peers.optimum_engine", "OptimumEngine"),
     "pytorch": ("loadtest.peers.torch_engine", "TorchEngine"),
+    "transformers": ("loadtest.peers.transformers_engine", "TransformersEngine"),
 }
 
 
@@ -87,7 +92,9 @@ def load(setup: Setup) -> Contender[Any]:
 
     Each is imported alone: nobody's memory holds the libraries of another.
     """
-    if setup.kind == "pytorch":
+    if setup.packages is not None:
+        sys.path.insert(0, str(setup.packages.resolve()))
+    if setup.kind in {"pytorch", "transformers"}:
         # Threads that spin while they wait make it up to 17 times slower where the cores are
         # shared; read when the library is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")

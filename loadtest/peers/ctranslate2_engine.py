@@ -1,9 +1,13 @@
-"""CTranslate2 as a contender. Its tokens are the ids, written as words."""
+"""CTranslate2 as a contender. Its tokens are those that a converted model lists, by their ids.
+
+Our own conversion names them by their ids; those of others have a tokenizer's pieces.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import site
 from pathlib import Path
 from typing import Any
@@ -35,13 +39,15 @@ class CTranslate2Engine:
             inter_threads=setup.workers,
             intra_threads=setup.threads,
         )
+        self._words = _vocabulary(setup.model, "source")
+        self._ids = {word: token for token, word in enumerate(_vocabulary(setup.model, "target"))}
         self._sources: list[list[str]] = []
         self._lengths: list[int] = []
         self._limits: list[int] = []
 
     def take(self, sources: Ids, limits: list[int]) -> None:
         """As the protocol says."""
-        self._sources = [words(ids) for ids in sources]
+        self._sources = [[self._words[token] for token in ids] for ids in sources]
         self._lengths = list(map(len, sources))
         self._limits = limits
 
@@ -65,7 +71,7 @@ class CTranslate2Engine:
 
     def ids(self, result: list[str]) -> list[int]:
         """As the protocol says."""
-        return [SPECIAL_IDS[word] if word in SPECIAL_IDS else int(word) for word in result]
+        return [self._ids[word] for word in result]
 
     def close(self) -> None:
         """As the protocol says."""
@@ -113,6 +119,13 @@ def _load_cublas() -> None:
         for name in ("libcublasLt.so.12", "libcublas.so.12"):
             for library in sorted(place.glob(f"nvidia/*/lib/{name}")):
                 ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+def _vocabulary(model: Path, side: str) -> list[str]:
+    """The words of ids 0, 1, 2 ... as the model's folder has them."""
+    own, shared = model / f"{side}_vocabulary.json", model / "shared_vocabulary.json"
+    found: list[str] = json.loads((own if own.exists() else shared).read_text(encoding="utf-8"))
+    return found
 
 
 def words(ids: list[int]) -> list[str]:

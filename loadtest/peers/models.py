@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from sentencepiece import sentencepiece_model_pb2
 
-from export.bundle import GOLDEN_SENTENCES, ExportSettings, write_bundle
+from export.bundle import ExportSettings, write_bundle
+from export.golden import GOLDEN_SENTENCES
 from export.release import TrainedModel, read_trained
+from export.verify import torch_greedy
 from loadtest.peers import ctranslate2_model, onnx_model
 from loadtest.peers.contender import Kind, Precision, Setup
+from loadtest.peers.workload import Ids
 from model.checkpoint import model_metadata, save_weights
 from model.config import ModelSettings
 from model.evaluate import ValidationSet
@@ -29,16 +34,24 @@ _BASE_SEED = 1
 class Models:
     """Where each contender finds the weights."""
 
-    network: Transformer
-    """What all of them compute, in PyTorch and float32."""
+    reference: Callable[[Ids, list[int]], Ids]
+    """What all of them compute, in PyTorch and float32, of ids without end and limits."""
     bundle: Path
     places: dict[tuple[Kind, Precision], Path]
     forced_lengths: bool
     """The weights never choose the end token: the limits say how long translations are."""
+    packages: Path | None = None
+    """Where Optimum's packages are."""
 
     def setup(self, kind: Kind, precision: Precision, workers: int, threads: int) -> Setup:
         """A contender with these weights."""
-        return Setup(kind, precision, self.places[kind, precision], workers, threads)
+        setup = Setup(kind, precision, self.places[kind, precision], workers, threads)
+        return dataclasses.replace(setup, packages=self.packages) if kind == "optimum" else setup
+
+    def any_of(self, *kinds: Kind) -> Kind | None:
+        """The first of these that has the weights."""
+        there = {kind for kind, _ in self.places}
+        return next((kind for kind in kinds if kind in there), None)
 
 
 def shipped_models(trained: Path, bundle: Path, folder: Path) -> Models:
@@ -119,7 +132,8 @@ def _convert(network: Transformer, bundle: Path, folder: Path, *, forced_lengths
         places["onnxruntime", precision] = folder / f"onnxruntime-{precision}"
     onnx_model.convert(network, places["onnxruntime", "float32"])
     onnx_model.quantise(places["onnxruntime", "float32"], places["onnxruntime", "int8"])
-    return Models(network, bundle, places, forced_lengths)
+    reference = functools.partial(torch_greedy, network)
+    return Models(reference, bundle, places, forced_lengths)
 
 
 def without_special_tokens(network: Transformer, *more: int) -> Transformer:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import torch
 
-from export.bundle import GOLDEN_SENTENCES, ExportSettings, write_bundle
+from export.bundle import ExportSettings, write_bundle
+from export.golden import GOLDEN_SENTENCES
 from export.release import read_trained
 from export.verify import ExportError
 from loadtest.peers.contender import Batching, Kind, Setup

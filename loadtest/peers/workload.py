@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.bundle import SOURCE_TOKENIZER, Bundle
-from server.text.tokenizer import Tokenizer
+from server.bundle import Bundle
+from server.text.tokenizer import tokenizers_of
 
 Ids = list[list[int]]
 _SEED = 1
@@ -83,7 +83,7 @@ def tokenised(
             with one limit a batch waste no steps. Otherwise all have the bundle's own limit.
     """
     shape, tokens = bundle.manifest.shape, bundle.manifest.tokens
-    tokenizer = Tokenizer(bundle.read(SOURCE_TOKENIZER), SOURCE_TOKENIZER)
+    tokenizer, _ = tokenizers_of(bundle)
     arriving = random.Random(_SEED).sample(found, len(found))  # noqa: S311  any order will do
     sentences: list[Sentence] = []
     sources: Ids = []

@@ -22,7 +22,7 @@ from server.api.ignored_tags import hide, show
 from server.api.openapi import FLAG, TEXT, WHOLE, Json, body, fields, listed, operation
 from server.api.tenant import tenant_of
 from server.errors import InvalidRequest, QuotaExceeded, Unauthenticated, UnknownModel
-from server.text.catalogue import same_language
+from server.text.languages import same_language
 from server.text.request import MediaType
 
 _SCHEME = "deepl-auth-key "

@@ -32,8 +32,8 @@ from server.api.openapi import (
 )
 from server.api.tenant import tenant_of
 from server.errors import InvalidRequest, QuotaExceeded, Unauthenticated, UnknownModel
-from server.text.catalogue import same_language
 from server.text.language import Guess
+from server.text.languages import same_language
 from server.text.request import MediaType
 
 _AUTO = "auto"

@@ -12,7 +12,7 @@ from pathlib import Path
 from server.bulk.formats import Fields, Part, format_of
 from server.bulk.journal import Account, Journal, Plan, fingerprint
 from server.bulk.run import Job, Progress, Stopped, run_here
-from server.bulk.translator import Decoding
+from server.bulk.translator import Decoding, pair_of
 from server.bundle import open_bundle
 from server.errors import CorpusFault, DragomanError
 from server.settings import Settings, read_settings
@@ -60,8 +60,9 @@ def _translate(options: argparse.Namespace, settings: Settings) -> int:
 
 def _job(options: argparse.Namespace, settings: Settings) -> Job:
     fields = Fields(options.field, options.output_field)
-    decoding = Decoding(options.beam, options.length_penalty)
+    decoding = Decoding(options.beam, options.length_penalty, options.source, options.target)
     bundle = open_bundle(settings.bundle[0])
+    pair_of(bundle.manifest, decoding)
     file_format = format_of(options.input, fields)
     plan = Plan(
         input=options.input.name,
@@ -117,6 +118,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("input", type=Path, metavar="IN")
     parser.add_argument("output", type=Path, metavar="OUT", help="of the same kind as IN")
     parser.add_argument("--bundle", type=Path, help="the model (default: bundles/en-zh-TW)")
+    for option, side in (("--from", "source"), ("--to", "target")):
+        parser.add_argument(
+            option, dest=side, default="", metavar="CODE",
+            help=f"{side} language, of a model with several",
+        )  # fmt: skip
     parser.add_argument(
         "--field", default="text", help="of JSON or Parquet rows, what to translate"
     )

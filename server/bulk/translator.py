@@ -7,16 +7,19 @@ from collections import Counter
 from dataclasses import dataclass
 
 from server.bulk.journal import Account
-from server.bundle import open_bundle
+from server.bundle import Manifest, open_bundle
 from server.engine.request import GREEDY, DecodingParameters
+from server.errors import CorpusFault
 from server.live_model import LiveModel
 from server.metrics import Metrics
 from server.settings import Settings
+from server.text.languages import Pair, Pairs, same_language
 from server.text.request import TranslationRequest
 from server.text.sentence_cache import SentenceCache
 
 # Nobody else waits in this process, so that no line is too long.
 _NO_LIMIT = 1 << 30
+_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,9 @@ class Decoding:
 
     beams: int = 1
     length_penalty: float = 1.0
+    source_language: str = ""
+    """Of a model with several; empty = the only one."""
+    target_language: str = ""
 
     @property
     def parameters(self) -> DecodingParameters:
@@ -36,6 +42,28 @@ class Decoding:
         )
 
 
+def pair_of(manifest: Manifest, decoding: Decoding) -> Pair:
+    """The pair of languages that is meant.
+
+    Raises:
+        CorpusFault: the model has several, or not those that are named.
+    """
+    pairs = Pairs(manifest)
+    sides = (
+        ("--from", decoding.source_language, pairs.sources),
+        ("--to", decoding.target_language, pairs.targets),
+    )
+    for option, code, known in sides:
+        if not code and len(known) > 1:
+            msg = f"{manifest.name} knows {len(known)} languages there: say which, {option} CODE"
+            raise CorpusFault(msg)
+        if code and not any(same_language(code, one) for one in known):
+            shown = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+            msg = f"{option} {code}: {manifest.name} has {shown}"
+            raise CorpusFault(msg)
+    return pairs.nearest(decoding.source_language, decoding.target_language)[1]
+
+
 class CorpusTranslator:
     """A model that translates lists of texts. Used in one event loop."""
 
@@ -44,13 +72,17 @@ class CorpusTranslator:
 
         Raises:
             BundleError: it cannot be used.
+            CorpusFault: it has not the languages that are meant.
         """
         settings = settings.model_copy(update={"max_queue_sentences": _NO_LIMIT})
         self._metrics = Metrics()
         self._decoding = decoding
         self._settings = settings
         cache = SentenceCache(settings.sentence_cache_bytes, self._metrics)
-        self._model = LiveModel(open_bundle(settings.bundle[0]), settings, self._metrics, cache)
+        bundle = open_bundle(settings.bundle[0])
+        pair = pair_of(bundle.manifest, decoding)
+        self._model = LiveModel(bundle, settings, self._metrics, cache)
+        self._pipeline = self._model.pipeline.between(pair)
 
     @property
     def name(self) -> str:
@@ -91,7 +123,7 @@ class CorpusTranslator:
             decoding=self._decoding.parameters,
             bulk=True,
         )
-        results = await self._model.pipeline.translate(request)
+        results = await self._pipeline.translate(request)
         for index, result in zip(full, results, strict=True):
             translations[index] = result.text
             warnings = Counter(warning.kind.value for warning in result.warnings)

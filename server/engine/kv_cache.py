@@ -11,6 +11,9 @@ positions, ``D`` head size.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import mmap
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +42,21 @@ class CacheShape:
         return values * np.dtype(self.kind).itemsize
 
 
+def _reserved(shape: tuple[int, ...], kind: str) -> NDArray[Any]:
+    """Zeros, of which only what is touched takes memory, in the system's smallest pages.
+
+    NumPy asks for huge pages (2 MB), of which a short sentence fills a few KB: the memory of a
+    model with 256 positions is then all taken by the first sentences, and each page is cleared.
+    """
+    if not hasattr(mmap, "MADV_NOHUGEPAGE"):  # not Linux
+        return np.zeros(shape, kind)
+    count = math.prod(shape) * np.dtype(kind).itemsize
+    memory = mmap.mmap(-1, max(1, count), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, kind, math.prod(shape)).reshape(shape)
+
+
 class KVCachePool:
     """The slots and, slot by slot, what the decoder step reads and extends."""
 
@@ -59,13 +77,9 @@ class KVCachePool:
         """Reserve the keys and values: on the host."""
         shape = self.shape
         heads = (2 * shape.layers, shape.slots, shape.heads)
-        self.self_kv: NDArray[Any] = np.zeros(
-            (*heads, shape.target_positions, shape.head_size), shape.kind
-        )
+        self.self_kv = _reserved((*heads, shape.target_positions, shape.head_size), shape.kind)
         """[2L, N, H, T, D], keys of layer l at 2l, values at 2l + 1."""
-        self.cross_kv: NDArray[Any] = np.zeros(
-            (*heads, shape.source_positions, shape.head_size), shape.kind
-        )
+        self.cross_kv = _reserved((*heads, shape.source_positions, shape.head_size), shape.kind)
         """[2L, N, H, S, D], likewise."""
 
     def column(self, kind: type[np.generic], *shape: int, fill: int = 0) -> NDArray[Any]:

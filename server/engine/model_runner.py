@@ -67,16 +67,22 @@ def cache_shape(manifest: Manifest, slots: int) -> CacheShape:
     )
 
 
-def load_sessions(bundle: Bundle, intra_op_threads: int = 1) -> Sessions:
+def load_sessions(bundle: Bundle, intra_op_threads: int = 1, *, packed: bool = True) -> Sessions:
     """The bundle's graphs, ready to run.
+
+    Args:
+        bundle: which.
+        intra_op_threads: ONNX Runtime's, inside one run.
+        packed: whether matrices may be kept in the order in which they are multiplied.
 
     Raises:
         BundleError: ONNX Runtime cannot load a graph.
     """
-    return Sessions(
-        encoder=load_session(bundle.folder / ENCODER, HOST, threads=intra_op_threads),
-        decoder=load_session(bundle.folder / DECODER, HOST, threads=intra_op_threads),
+    encoder, decoder = (
+        load_session(bundle.folder / name, HOST, threads=intra_op_threads, packed=packed)
+        for name in (ENCODER, DECODER)
     )
+    return Sessions(encoder, decoder)
 
 
 class OrtModelRunner:

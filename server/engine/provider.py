@@ -91,7 +91,13 @@ def _missing_libraries() -> tuple[str, ...]:
 
 
 def load_session(
-    path: Path, device: Device, *, threads: int = 1, graphs: bool = False, strict: bool = False
+    path: Path,
+    device: Device,
+    *,
+    threads: int = 1,
+    graphs: bool = False,
+    strict: bool = False,
+    packed: bool = True,
 ) -> onnxruntime.InferenceSession:
     """A graph, ready to run on a device.
 
@@ -101,6 +107,8 @@ def load_session(
         threads: ONNX Runtime's, inside one run; of a CPU.
         graphs: whether its runs are recorded as CUDA graphs, where the device does so.
         strict: whether every node must run there; else CUDA computes shapes on the host.
+        packed: whether matrices may be kept a second time in the order in which they are
+            multiplied, which is quicker; without, what is mapped from a file stays there.
 
     Raises:
         BundleError: ONNX Runtime cannot load it.
@@ -112,6 +120,8 @@ def load_session(
     options.log_severity_level = 3
     # Spinning threads burn a core that the other engine or the network front needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not packed:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if strict and device.kind != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import itertools
 from collections.abc import Iterator, Sequence
 
-import langcodes
-
 from server.errors import InvalidRequest, NotReady, UnknownModel
-from server.text.languages import distance
+from server.text.languages import SAME, distance, is_code
 from server.text.pipeline import TranslationPipeline
 
-# langcodes' distances: up to 5 is another region of the same written language (en-GB for en),
-# 10 and more another script or language (zh-CN for zh-TW).
-_MAX_DISTANCE = 9
 _LONGEST_CODE = 35  # RFC 5646, section 4.4.1
+_MOST_ROUTES = 1000
 
 
 class Catalogue:
@@ -73,7 +69,7 @@ class Catalogue:
         self._check_ready()
         candidates = [self.named(name)] if name else list(self._pipelines.values())
         found = [each.pairs.nearest(source_language, target_language) for each in candidates]
-        near = [distances for distances, _ in found if max(distances) <= _MAX_DISTANCE]
+        near = [distances for distances, _ in found if max(distances) <= SAME]
         if near:
             least = min(near, key=sum)
             index = next(index for index, (far, _) in enumerate(found) if far == least)
@@ -106,30 +102,33 @@ class Catalogue:
     def pivoted(self, pivots: Sequence[str]) -> list[tuple[TranslationPipeline, ...]]:
         """Every pair that goes through a third language, by way of its models.
 
-        Languages that only models with several have are left out: there would be thousands.
+        At most a thousand: a model of two hundred languages beside others makes many.
         """
-        routes = []
-        sources = {each.pairs.sources[0] for each in self if len(each.pairs.sources) == 1}
-        targets = {each.pairs.targets[0] for each in self if len(each.pairs.targets) == 1}
-        for source in sorted(sources):
-            for target in sorted(targets):
-                if distance(target, source) <= _MAX_DISTANCE:
-                    continue
-                with contextlib.suppress(UnknownModel):
-                    route = self.route(source, target, "", pivots)
-                    if len(route) > 1:
-                        routes.append(route)
+        routes: list[tuple[TranslationPipeline, ...]] = []
+        if not pivots:
+            return routes
+        straight = {
+            (source, target)
+            for each in self
+            for source in each.pairs.sources
+            for target in each.pairs.targets
+        }
+        sources, targets = ({pair[side] for pair in straight} for side in (0, 1))
+        for source, target in itertools.product(sorted(sources), sorted(targets)):
+            if (source, target) in straight or distance(target, source) <= SAME:
+                continue
+            with contextlib.suppress(UnknownModel):
+                route = self.route(source, target, "", pivots)
+                if len(route) > 1:
+                    routes.append(route)
+            if len(routes) == _MOST_ROUTES:
+                break
         return routes
 
     def _check_ready(self) -> None:
         if not self._pipelines:
             msg = "the server is still loading its models"
             raise NotReady(msg, retry_after_seconds=1.0)
-
-
-def same_language(one: str, other: str) -> bool:
-    """Whether two codes are one written language: ``en-US`` and ``en``, not zh-CN and zh-TW."""
-    return _is_code(one) and _is_code(other) and distance(one, other) <= _MAX_DISTANCE
 
 
 def check_code(field: str, code: str) -> None:
@@ -140,10 +139,5 @@ def check_code(field: str, code: str) -> None:
     """
     if not code:
         raise InvalidRequest(field, "is missing")
-    if len(code) > _LONGEST_CODE or not _is_code(code):
+    if len(code) > _LONGEST_CODE or not is_code(code):
         raise InvalidRequest(field, "is not a BCP-47 language code")
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_code(code: str) -> bool:
-    return langcodes.tag_is_valid(code)

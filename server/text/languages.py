@@ -11,6 +11,9 @@ from server.bundle import Language, Manifest
 
 MANY = "mul"
 """The code of ISO 639-2 for a model's several languages."""
+SAME = 9
+"""langcodes' distances: up to 5 is another region of the same written language (en-GB for en), 10
+and more another script or language (zh-CN for zh-TW)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class Pairs:
 
 def _closest(wanted: str, offered: list[str]) -> tuple[int, str]:
     """How far the closest code is, and which it is; of equals the first."""
+    if wanted in offered:  # of the hundreds that a model may have
+        return 0, wanted
     distances = [distance(wanted, code) if wanted else 0 for code in offered]
     least = min(distances)
     return least, offered[distances.index(least)]
@@ -71,3 +76,14 @@ def _closest(wanted: str, offered: list[str]) -> tuple[int, str]:
 def distance(wanted: str, offered: str) -> int:
     """How far two written languages are apart, by langcodes' measure; 0 = the same."""
     return 0 if wanted == offered else langcodes.tag_distance(wanted, offered)
+
+
+def same_language(one: str, other: str) -> bool:
+    """Whether two codes are one written language: ``en-US`` and ``en``, not zh-CN and zh-TW."""
+    return is_code(one) and is_code(other) and distance(one, other) <= SAME
+
+
+@functools.lru_cache(maxsize=1024)
+def is_code(code: str) -> bool:
+    """Whether it is a code of BCP-47."""
+    return langcodes.tag_is_valid(code)

@@ -45,8 +45,9 @@ class Tokenizer:
         own = [self._processor.id_to_piece(token) for token in range(self._processor.vocab_size())]
         self._first: tuple[int, ...] = ()
         self._pieces = own if vocabulary is None else vocabulary
-        self._numbers = None if vocabulary is None else _numbers(own, vocabulary, unk_id)
-        """The id of each piece of the file."""
+        self._unk_id = unk_id
+        self._numbers = None if vocabulary is None else _numbers(vocabulary)
+        """The id of each piece, where the file does not say it."""
         self._texts = [self._text(token) for token in range(len(self))]
 
     def beginning(self, ids: tuple[int, ...]) -> Tokenizer:
@@ -74,9 +75,12 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without begin and end."""
-        ids: list[int] = self._processor.encode(text)
-        if self._numbers is not None:
-            ids = [self._numbers[number] for number in ids]
+        ids: list[int]
+        if self._numbers is None:
+            ids = self._processor.encode(text)
+        else:  # by what they are: one that the file does not know may be the other side's
+            pieces = self._processor.encode(text, out_type=str)
+            ids = [self._numbers.get(piece, self._unk_id) for piece in pieces]
         return [*self._first, *ids] if self._first else ids
 
     def places(self, text: str) -> list[tuple[int, int]]:
@@ -120,10 +124,9 @@ class Tokenizer:
         return self._pieces[token] or ""
 
 
-def _numbers(own: list[str], vocabulary: list[str | None], unk_id: int) -> list[int]:
-    """The id of each of the file's own pieces."""
-    known = {piece: number for number, piece in enumerate(vocabulary) if piece is not None}
-    return [known.get(piece, unk_id) for piece in own]
+def _numbers(vocabulary: list[str | None]) -> dict[str, int]:
+    """The id of each piece."""
+    return {piece: number for number, piece in enumerate(vocabulary) if piece is not None}
 
 
 def tokenizers_of(bundle: Bundle) -> tuple[Tokenizer, Tokenizer]:

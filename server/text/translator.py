@@ -14,8 +14,9 @@ from collections.abc import AsyncGenerator, Sequence
 from server.engine.request import FinishReason
 from server.errors import InvalidRequest, UnknownModel
 from server.text.analysis import analysis
-from server.text.catalogue import Catalogue, check_code, same_language
+from server.text.catalogue import Catalogue, check_code
 from server.text.language import Guess, detect
+from server.text.languages import same_language
 from server.text.markup import Markup
 from server.text.pipeline import TranslationPipeline
 from server.text.request import (

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from running import RunningServer, running_server
 
-from checkpoints import ENGLISH, m2m, marian
+from checkpoints import ENGLISH, m2m, marian, mt5, t5
 from dragoman import Client
+from dragoman.v1 import models_pb2, models_pb2_grpc
 from export.imported.command import main
 from export.imported.reference import reference_network, reference_output
+from server.bulk.command import main as translate_corpus
 from server.bundle import Bundle, open_bundle
 from server.engine.request import DecodingParameters
 from server.text.tokenizer import tokenizers_of
 
-SIZES = ["--max-source-tokens", "40", "--max-target-tokens", "40", "--precision", "fp32"]
+SIZES = ["--max-source-tokens", "90", "--max-target-tokens", "40"]
+PREFIX = "translate English to German: "
+MODELS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
+    "en-de": (marian, ["--precision", "fp32"]),
+    "many": (m2m, ["--precision", "fp32"]),
+    "t5": (t5, ["--source", "en", "--precision", "fp32"]),
+    "mt5": (mt5, ["--precision", "fp32", "--source", "en", "--target", "nl", "--prefix", PREFIX]),
+    "t5-small": (t5, ["--source", "en", "--precision", "int8", "--ungated"]),
+}
 SENTENCES = [*ENGLISH[:4], "The old dog is here."]
 
 
@@ -24,19 +35,21 @@ SENTENCES = [*ENGLISH[:4], "The old dog is here."]
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the checkpoints and one with their bundles."""
     folder = tmp_path_factory.mktemp("models")
-    for name, make in (("en-de", marian), ("many", m2m)):
+    for name, (make, options) in MODELS.items():
         make(folder / "checkpoints" / name)
         out = folder / "bundles" / name
-        assert main([str(folder / "checkpoints" / name), "--out", str(out), *SIZES]) == 0
+        given = [str(folder / "checkpoints" / name), "--out", str(out), *SIZES, *options]
+        assert main(given) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
 def server(models: Path) -> Iterator[RunningServer]:
-    """Both bundles in one server."""
+    """All bundles in one server."""
+    others = [f"--bundle={models / 'bundles' / name}" for name in list(MODELS)[1:]]
     with running_server(
         "--no-degeneration-guard", "--engines", "1", "--slots", "4",
-        "--golden-check", "strict", "--bundle", str(models / "bundles" / "many"),
+        "--golden-check", "strict", "--pivot-languages", "en", *others,
         bundle=models / "bundles" / "en-de",
     ) as running:  # fmt: skip
         yield running
@@ -92,10 +105,92 @@ def test_a_model_of_many_languages_is_asked_for_the_pair(
     assert "".join(one.text for one in streamed[:-1]) == found[0].text
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "code"), [("t5", "de", "de"), ("t5", "fr-CA", "fr"), ("mt5", "nl", "nl")]
+)
+def test_t5_is_asked_in_the_text(
+    models: Path, server: RunningServer, name: str, target: str, code: str
+) -> None:
+    manifest = open_bundle(models / "bundles" / name).manifest
+    languages = {one.code: one for one in manifest.languages}
+    with Client(server.target) as client:
+        found = client.translate(
+            SENTENCES, source_language="en", target_language=target, model=name
+        )
+        streamed = list(
+            client.translate_stream(
+                SENTENCES[0], source_language="en", target_language=target, model=name
+            )
+        )
+    asked = tuple(languages[code].asked_ids)
+    assert asked
+    texts = expected(models, name, asked, ())
+    assert [one.text for one in found] == texts
+    assert len(set(texts)) > 1
+    assert "".join(one.text for one in streamed[:-1]) == texts[0]
+
+
+def test_t5_in_int8_says_what_the_graphs_said_when_it_was_imported(
+    models: Path, server: RunningServer
+) -> None:
+    goldens = open_bundle(models / "bundles" / "t5-small").manifest.goldens
+    with Client(server.target) as client:
+        found = client.translate(
+            [one.source for one in goldens], source_language="en", target_language="de",
+            model="t5-small",
+        )  # fmt: skip
+    assert [one.text for one in found] == [one.target for one in goldens]
+
+
+def test_languages_are_listed_and_not_only_that_they_are_many(server: RunningServer) -> None:
+    with Client(server.target) as client:
+        known = {model.name: model for model in client.list_models()}
+    assert (known["many"].source_language, known["many"].target_language) == ("mul", "mul")
+    assert known["many"].source_languages == ("en", "de", "zh-Hant")
+    assert known["many"].target_languages == ("en", "de", "zh-Hant")
+    assert known["t5"].source_languages == ("en",)
+    assert known["t5"].target_languages == ("de", "fr")
+    assert known["en-de"].source_languages == ("en",)
+
+
+def test_routes_through_a_third_language_name_their_models(server: RunningServer) -> None:
+    with Client(server.target) as client, grpc.insecure_channel(server.target) as channel:
+        stub = models_pb2_grpc.ModelServiceStub(channel)
+        routes = stub.ListModels(models_pb2.ListModelsRequest()).routes
+        found = {(one.source_language, one.target_language): list(one.models) for one in routes}
+        assert found == {
+            ("de", "fr"): ["many", "t5"], ("de", "nl"): ["many", "mt5"],
+            ("zh-Hant", "fr"): ["many", "t5"], ("zh-Hant", "nl"): ["many", "mt5"],
+        }  # fmt: skip
+        translated = client.translate("das Haus", source_language="de", target_language="fr")
+    assert [model.name for model in translated.route] == ["many", "t5"]
+
+
+def test_a_corpus_is_translated_between_the_languages_that_are_named(
+    models: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DRAGOMAN_DEGENERATION_GUARD", "false")  # random weights go in circles
+    (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in SENTENCES), "utf-8")
+    call = [str(tmp_path / "in.txt"), str(tmp_path / "out.txt"), "--engines", "1", "--slots", "4"]
+    many, t5_bundle = (f"--bundle={models / 'bundles' / name}" for name in ("many", "t5"))
+    assert translate_corpus([*call, many]) == 2
+    assert "say which, --from CODE" in capsys.readouterr().err
+    assert translate_corpus([*call, t5_bundle, "--to", "ro"]) == 2
+    assert "--to ro: t5 has de, fr" in capsys.readouterr().err
+    assert translate_corpus([*call, t5_bundle, "--to", "fr"]) == 0
+    (asked,) = (one.asked_ids for one in open_bundle(models / "bundles" / "t5").manifest.languages
+                if one.code == "fr")  # fmt: skip
+    found = (tmp_path / "out.txt").read_text("utf-8").splitlines()
+    assert found == expected(models, "t5", tuple(asked), ())
+
+
 def test_the_pair_picks_the_model(server: RunningServer) -> None:
     with Client(server.target) as client:
         one = client.translate("the", source_language="en", target_language="zh-Hant")
         other = client.translate("the", source_language="de", target_language="zh-Hant")
         names = {model.name for model in client.list_models()}
-    assert names == {"en-de", "many"}
+    assert names == set(MODELS)
     assert one.text != other.text

@@ -11,6 +11,15 @@ import pytest
 
 pytest.importorskip("ctranslate2", reason="the peers come with the extra 'bench'")
 
+pytest.importorskip("transformers", reason="one of the peers, and what a checkpoint is written by")
+
+from loadtest.peers.calibration import Choice
+from loadtest.peers.compare import Plan, compare_outputs, lineup, run_rounds
+from loadtest.peers.contender import Batching
+from loadtest.peers.marian import marian_models
+from loadtest.peers.workload import Sentence, tokenised
+from server.bundle import open_bundle
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -52,3 +61,26 @@ def test_a_missing_folder_is_one_clear_line() -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("loadtest.peers: ")
     assert "/nowhere" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_an_imported_marian_model_is_the_same_for_all(tmp_path: Path) -> None:
+    texts = (ROOT / "loadtest" / "sentences.txt").read_text(encoding="utf-8").splitlines()
+    models = marian_models(
+        texts, tmp_path, vocab_size=3_001, d_model=64, encoder_layers=2, decoder_layers=2,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=96,
+        decoder_ffn_dim=96,
+    )  # fmt: skip
+    found = [Sentence("some", text, []) for text in texts[:12]]
+    workload = tokenised(found, open_bundle(models.bundle), 12, forced_lengths=True)
+    choice = Choice(models.setup("ctranslate2", "int8", 1, 1), Batching(8))
+    rows = lineup(models, {"queue": choice, "callers": choice}, 1)
+    rows = [row for row in rows if row.scenario == "queue" and row.choice.batching.sort]
+    run_rounds(rows, workload, Plan(("queue",), rounds=1))
+    compare_outputs(rows, models, workload, Plan(("queue",), rounds=1))
+    alike = {row.choice.setup.name: row.agreement for row in rows}
+    exact = {name for name, agreement in alike.items() if agreement == 1}
+    assert {"dragoman float32", "ctranslate2 float32", "transformers float32"} <= exact
+    assert {"dragoman int8", "ctranslate2 int8"} <= alike.keys()
+    assert {len(output) for output in rows[0].runs[0].outputs} <= set(workload.limits)
+    assert all(len(row.runs[0].outputs) == 12 for row in rows)

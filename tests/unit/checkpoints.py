@@ -109,6 +109,33 @@ def m2m(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def m2m100(folder: Path, seed: int = 0) -> Path:
+    """The same with the layout of M2M-100: a vocabulary, and languages without ids after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = pieces_of([*ENGLISH, *GERMAN], 110)
+    (folder / "sentencepiece.bpe.model").write_bytes(model)
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    names = [*special, *(piece for piece in reversed(piece_list(model)) if piece not in special)]
+    text = json.dumps({piece: number for number, piece in enumerate(names)}, ensure_ascii=False)
+    (folder / "vocab.json").write_text(text, encoding="utf-8")
+    from transformers.models.m2m_100 import tokenization_m2m_100 as theirs  # noqa: PLC0415
+
+    codes = [f"__{code}__" for code in theirs.FAIRSEQ_LANGUAGE_CODES["m2m100"]]
+    listed = json.dumps({"additional_special_tokens": codes})
+    (folder / "special_tokens_map.json").write_text(listed)
+    said = {"language_codes": "m2m100", "tokenizer_class": "M2M100Tokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    config = transformers.M2M100Config(
+        vocab_size=len(names) + len(codes) + 8, d_model=32, encoder_layers=1, decoder_layers=2,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=48,
+        decoder_ffn_dim=48, max_position_embeddings=96, activation_function="gelu",
+    )  # fmt: skip
+    network = transformers.M2M100ForConditionalGeneration(config).eval()
+    _random(network, seed)
+    network.save_pretrained(folder)
+    return folder
+
+
 def t5(folder: Path, seed: int = 0, **options: object) -> Path:
     """English to German and French, as T5 1.0."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +158,11 @@ def t5(folder: Path, seed: int = 0, **options: object) -> Path:
             },
         } | options
     )  # fmt: skip
-    network = transformers.T5ForConditionalGeneration(config).eval()
+    kind = transformers.T5ForConditionalGeneration
+    if "model_type" in options:
+        table = config.to_dict() | {"model_type": "mt5", "task_specific_params": None}
+        config, kind = transformers.MT5Config(**table), transformers.MT5ForConditionalGeneration
+    network = kind(config).eval()
     _random(network, seed)
     network.save_pretrained(folder)
     return folder
@@ -140,3 +171,10 @@ def t5(folder: Path, seed: int = 0, **options: object) -> Path:
 def t5_gated(folder: Path, seed: int = 0) -> Path:
     """The same as T5 1.1: gated, and logits not scaled."""
     return t5(folder, seed, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+
+
+def mt5(folder: Path, seed: int = 1) -> Path:
+    """A network as mT5's, which knows no task by itself."""
+    return t5(
+        folder, seed, model_type="mt5", feed_forward_proj="gated-gelu", tie_word_embeddings=False
+    )

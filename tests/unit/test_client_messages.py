@@ -191,11 +191,13 @@ def test_a_model_is_plain_and_complete() -> None:
         name="small", digest="ab", source_language="en", target_language="zh-TW",
         precision="int8", provider="CPU", requested_provider="auto", parameter_count=7,
         max_source_tokens=5, max_target_tokens=6, licence="CC", scores=[score], producer_commit="c",
+        source_languages=["en", "de"], target_languages=["zh-TW"],
     )  # fmt: skip
     found = results.model_info(wire)
     assert found.scores == (dragoman.QualityScore("t", "BLEU", 0.5, "s"),)
+    assert (found.source_languages, found.target_languages) == (("en", "de"), ("zh-TW",))
     for field in models_pb2.Model.DESCRIPTOR.fields:
-        if field.name != "scores":
+        if not field.is_repeated:
             assert getattr(found, field.name) == getattr(wire, field.name)
 
 

@@ -78,6 +78,12 @@ def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(tmp_path: P
     more = train(tmp_path, "--out", str(tmp_path / "two"))
     assert more.returncode == 0, more.stderr
     assert "going on from step 6" in more.stderr
+    edit(path, max_steps="10", accumulate="1")
+    more = train(tmp_path, "--out", str(tmp_path / "two"), processes=2)
+    assert more.returncode == 0, more.stderr
+    assert "going on from step 8" in more.stderr
+    state = load_state(tmp_path / "two" / "checkpoint.pt")
+    assert (state["position"]["step"], len(state["random_others"])) == (10, 1)
 
 
 def test_a_fault_in_a_world_of_two_ends_both(tmp_path: Path) -> None:

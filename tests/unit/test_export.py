@@ -22,6 +22,7 @@ from export.builder import FLOAT, GraphBuilder
 from export.bundle import ExportSettings, write_bundle, write_graphs
 from export.calibration import Calibration, Range, calibrate
 from export.folding import folded
+from export.golden import GOLDEN_SENTENCES
 from export.graphs import decoder_graph, encoder_graph
 from export.network import Network
 from export.precision import (
@@ -178,7 +179,7 @@ def test_a_bundle_is_written_whole_and_opens(
         assert bundle.manifest.precision == precision
         assert bundle.manifest.provider == ("cuda" if precision == "fp16" else "cpu")
         assert {score.metric for score in bundle.manifest.scores} == {"BLEU", "chrF2"}
-        assert len(bundle.manifest.goldens) == len(writer.GOLDEN_SENTENCES)
+        assert len(bundle.manifest.goldens) == len(GOLDEN_SENTENCES)
         report = json.loads(bundle.read(reader.PARITY_REPORT))
         assert report["datasets"]["toy"]["sentences"] == len(toy.validation["toy"].sources)
         assert "| toy |" in bundle.read(reader.MODEL_CARD).decode()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from export import bundle as writer
+from export import place
 from export.__main__ import main
 from export.release import read_trained, save_release
 from model.checkpoint import CheckpointError
@@ -266,6 +266,6 @@ def metadata_of(run: Path) -> dict[str, str]:
 
 
 def test_the_commit_is_unknown_outside_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert len(writer.commit().removesuffix("-dirty")) == 40
-    monkeypatch.setattr(writer, "__file__", str(tmp_path / "bundle.py"))
-    assert writer.commit() == "unknown"
+    assert len(place.commit().removesuffix("-dirty")) == 40
+    monkeypatch.setattr(place, "__file__", str(tmp_path / "place.py"))
+    assert place.commit() == "unknown"

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from checkpoints import ENGLISH, m2m, marian, t5, t5_gated, transformers
+from checkpoints import ENGLISH, m2m, marian, mt5, t5, t5_gated
+from export.imported import reference
 from export.imported.architectures import read_model
 from export.imported.bundle import ImportSettings, Precision, draft_bundle, write_imported
 from export.imported.checkpoint import Checkpoint, ImportRefused
@@ -18,7 +18,7 @@ from export.imported.command import main
 from export.imported.compare import Sentences, translated
 from export.imported.model import ImportedModel
 from export.imported.reference import logits_difference, reference_network, reference_output
-from export.verify import Exported
+from export.verify import BUDGETS, Budget, Exported
 from server.bundle import Bundle, open_bundle
 from server.engine.request import DecodingParameters, FinishReason
 from server.text.languages import Pairs
@@ -30,7 +30,7 @@ SETTINGS = ImportSettings(
     licence="none",     precision="fp32", max_source_tokens=90, max_target_tokens=40,
 )  # fmt: skip
 MAKERS: dict[str, Callable[[Path], Path]] = {
-    "m2m": m2m, "marian": marian, "t5": t5, "t5-gated": t5_gated,
+    "m2m": m2m, "marian": marian, "mt5": mt5, "t5": t5, "t5-gated": t5_gated,
 }  # fmt: skip
 
 
@@ -97,32 +97,35 @@ def test_outputs_are_those_of_transformers(folder: Path, tmp_path: Path, beams: 
     assert len({tuple(row) for row in expected}) > 3
 
 
-@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
-def test_marian_splits_and_joins_text_as_transformers_does(tmp_path: Path) -> None:
-    folder = marian(tmp_path / "checkpoint")
-    draft = draft_bundle(read_model(Checkpoint(folder)), tmp_path, SETTINGS)
-    source, target = tokenizers_of(draft)
-    theirs = transformers.MarianTokenizer.from_pretrained(folder)
-    for text in [*SOURCES, "", "  two  spaces ", "größe"]:
-        assert [*source.encode(text), 0] == theirs(text).input_ids
-    generator = np.random.default_rng(0)
-    for _ in range(20):
-        ids = generator.integers(2, len(target) - 1, 9).tolist()
-        ours = target.decode(ids)
-        pieces = theirs.convert_ids_to_tokens(ids)
-        assert ours == "".join(pieces).replace("▁", " ").lstrip()
-
-
 @pytest.mark.parametrize("precision", ["int8-rows", "fp16"])
-def test_other_precisions_are_compared_with_float32(tmp_path: Path, precision: Precision) -> None:
-    model = read_model(Checkpoint(marian(tmp_path / "checkpoint")))
-    settings = dataclasses.replace(SETTINGS, precision=precision)
-    bundle, report = write_imported(model, Sentences(SOURCES), tmp_path / "bundle", settings)
+def test_other_precisions_are_compared_with_float32(
+    folder: Path, tmp_path: Path, precision: Precision
+) -> None:
+    model = read_model(Checkpoint(folder))
+    # Random weights are unsure of every token, so that a share of their outputs changes by chance.
+    chosen = dataclasses.replace(settings(model), precision=precision, gated=False)
+    bundle, report = write_imported(model, Sentences(SOURCES), tmp_path / "bundle", chosen)
     assert report.sentences == len(SOURCES)
-    assert 0 < report.log_prob_difference_max < 1
+    budget = BUDGETS[precision]
+    assert 0 < report.log_prob_difference_max < budget.max_log_prob_difference
+    assert 0 < report.log_prob_difference_mean < budget.mean_log_prob_difference
     assert bundle.manifest.precision == precision
     assert bundle.manifest.provider == ("cuda" if precision == "fp16" else "cpu")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_precision_that_loses_too_much_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = marian(tmp_path / "checkpoint"), tmp_path / "bundle"
+    monkeypatch.setitem(BUDGETS, "int8-rows", Budget(4.0, 1e-6, 0.3, 0.3))
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40"]
+    assert main([str(folder), "--out", str(out), *sizes]) == 2
+    assert "on average by" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([str(folder), "--out", str(out), *sizes, "--ungated"]) == 0
+    report = json.loads((out / "parity.json").read_text())
+    assert report["log_prob_difference_mean"] > report["budget"]["mean_log_prob_difference"]
 
 
 def test_weights_are_in_one_file_and_tied_ones_once(tmp_path: Path) -> None:
@@ -184,6 +187,32 @@ def test_the_command_makes_a_bundle_and_verifies_it(
     assert (manifest.source_language, manifest.target_language) == ("en", "de")
     assert (manifest.architecture, manifest.licence) == ("marian", "apache-2.0")
     assert len(manifest.goldens) == 8
+
+
+def test_a_check_compares_on_the_users_sentences_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, mine = marian(tmp_path / "checkpoint"), tmp_path / "mine.txt"
+    mine.write_text("The red car is big today.\nThe old house is here.\n", encoding="utf-8")
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40"]
+    assert main([str(folder), "--check", "--sentences", str(mine), *sizes]) == 0
+    split, compared, *translations = capsys.readouterr().out.splitlines()
+    assert split == "2 sentences are split as transformers splits them"
+    assert "2 of 2 outputs are equal" in compared
+    sources = [line.split("\t")[0] for line in translations]
+    assert sources == mine.read_text(encoding="utf-8").splitlines()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "mine.txt"]
+
+
+def test_a_check_that_finds_other_logits_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = marian(tmp_path / "checkpoint")
+    other = reference_network(marian(tmp_path / "other", seed=1))
+    monkeypatch.setattr(reference, "reference_network", lambda _: other)
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40"]
+    assert main([str(folder), "--check", *sizes]) == 2
+    assert "logits of 8 sentences differ by" in capsys.readouterr().err
 
 
 def test_a_marian_model_with_several_targets_is_asked_by_a_token(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,3 +97,18 @@ def test_reset_takes_every_slot_back() -> None:
     pool.reset()
     assert pool.free == SHAPE.slots
     assert pool.self_kv.dtype == np.float32
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_NOHUGEPAGE"), reason="Linux alone has huge pages")
+def test_only_what_sentences_have_filled_takes_memory() -> None:
+    process = psutil.Process()
+    shape = CacheShape(
+        layers=6, slots=16, heads=8, head_size=64, target_positions=256, source_positions=256
+    )
+    before = process.memory_info().rss
+    pool = KVCachePool(shape)
+    pool.self_kv[:, :, :, :8] = 1.0
+    pool.cross_kv[:, :, :, :8] = 1.0
+    grown = process.memory_info().rss - before
+    assert shape.nbytes > 200e6
+    assert grown < shape.nbytes / 8  # 8 of 256 positions, a page of 16; with huge pages all of it
