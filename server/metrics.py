@@ -31,7 +31,7 @@ RATIO = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 REASONS = {
     "rejections": (
         "invalid", "unauthenticated", "quota", "too_many_requests", "queue_full", "deadline",
-        "shutting_down",
+        "door", "shutting_down",
     ),
     "cancellations": ("cancelled", "deadline"),
     "sequences": ("eos", "length", "degenerate", "cancelled", "deadline", "error", "shutdown"),

@@ -12,16 +12,21 @@ from google.protobuf.message import DecodeError
 from server.access.gate import credential_of
 from server.api import google
 from server.api.status import metadata_of, status_of
-from server.api.watch import REQUEST_ID, Watch, Watcher
-from server.errors import InvalidRequest, Unauthenticated
+from server.api.tenant import tenant_of
+from server.api.watch import REQUEST_ID, Watch, Watcher, request_id_of
+from server.errors import InvalidRequest, Overloaded, Unauthenticated
 
 _OURS = ("/dragoman.v1.", f"/{google.SERVICE}/")
+_SHEDDABLE = ("/dragoman.v1.TranslationService/", f"/{google.SERVICE}/")
 _REFLECTION = "/grpc.reflection."
 
 # The stubs know only the handlers of the synchronous server.
 Handler = Any
 Reader = Callable[[bytes], Any]
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_OVERLOAD = Overloaded("more requests come than can be answered", retry_after_seconds=0.5)
+_OVERLOAD_DETAILS = metadata_of(_OVERLOAD)
 
 
 class Observer(grpc.aio.ServerInterceptor):
@@ -50,6 +55,8 @@ class Observer(grpc.aio.ServerInterceptor):
                 self._duplex(method, handler.stream_stream, handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
+        if path.startswith(_SHEDDABLE) and self._sheds(handler_call_details):
+            return self._shed(method, handler)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(method, handler.unary_stream, handler.request_deserializer),
@@ -73,6 +80,56 @@ class Observer(grpc.aio.ServerInterceptor):
 
             return grpc.stream_stream_rpc_method_handler(refuse)
         return handler
+
+    def _sheds(self, details: grpc.HandlerCallDetails) -> bool:
+        """Whether the call is one too many in a queue that does not go away."""
+        headers = details.invocation_metadata or ()
+
+        def tenant() -> str:
+            try:
+                key = self._watcher.gate.identify(credential_of(headers))
+            except Unauthenticated:
+                return ""
+            return tenant_of(headers) if key is None else key.name
+
+        return self._watcher.queue.sheds(tenant)
+
+    def _shed(self, method: str, handler: Handler) -> Handler:
+        """A handler that refuses who has a deadline before anything is read, parsed or watched.
+
+        It serves the others: only once a handler runs it is known whether a call has a deadline.
+        """
+        metrics = self._watcher.metrics
+
+        async def call(_: AsyncIterator[bytes], context: Context) -> None:
+            if context.time_remaining() is None:
+                await self._served(method, handler, context)
+                return
+            metrics.rejections.labels("door").inc()
+            name = _name(*method.split("/"))
+            metrics.requests.labels(name, status_of(_OVERLOAD).name).inc()
+            request_id = request_id_of(context.invocation_metadata() or ())
+            context.set_trailing_metadata((*_OVERLOAD_DETAILS, (REQUEST_ID, request_id)))
+            context.set_details(str(_OVERLOAD))
+            context.set_code(status_of(_OVERLOAD))  # to raise it would take half as long again
+
+        return grpc.stream_stream_rpc_method_handler(
+            call, response_serializer=handler.response_serializer
+        )
+
+    async def _served(self, method: str, handler: Handler, context: Context) -> None:
+        """Read a call's one message and answer it."""
+        message = await context.read()
+        if not isinstance(message, bytes):  # the caller left
+            return
+        read = handler.request_deserializer
+        if handler.response_streaming:
+            async for response in self._stream(method, handler.unary_stream, read)(
+                message, context
+            ):
+                await context.write(response)
+            return
+        await context.write(await self._unary(method, handler.unary_unary, read)(message, context))
 
     def _unary(
         self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]], read: Reader
@@ -131,8 +188,7 @@ class _Call:
 
     def __init__(self, watcher: Watcher, path: str, context: Context) -> None:
         service, _, method = path.partition("/")
-        if service == google.SERVICE:
-            method = f"google.{method}"  # both APIs have a DetectLanguage
+        method = _name(service, method)
         self._context = context
         self._headers = context.invocation_metadata() or ()
         self._watch = Watch(watcher, service, method, self._headers)
@@ -160,6 +216,11 @@ class _Call:
     def close(self) -> None:
         """It went well."""
         self._watch.close(grpc.StatusCode.OK)
+
+
+def _name(service: str, method: str) -> str:
+    """What metrics and logs call a method; both APIs have a DetectLanguage."""
+    return f"google.{method}" if service == google.SERVICE else method
 
 
 def _parse(read: Reader, message: bytes) -> Any:  # noqa: ANN401

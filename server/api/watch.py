@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import grpc
 
 from server.access.gate import ANYBODY, Gate, Visit, current_visit
+from server.api.standing_queue import StandingQueue
 from server.api.status import status_of
 from server.errors import (
     DragomanError,
@@ -70,6 +71,7 @@ class Watcher:
         self.tracer = tracer
         self.log_all = settings.log_requests == "all"
         self.in_flight = 0
+        self.queue = StandingQueue()
 
 
 class Watch:
@@ -87,7 +89,7 @@ class Watch:
         self._watcher, self._method = watcher, method
         headers = list(headers)
         self._started = time.monotonic()
-        self.request_id = _request_id(headers)
+        self.request_id = request_id_of(headers)
         self._closed = False
         self._visit: Visit = ANYBODY
         self._trace: RequestTrace | None = None
@@ -133,6 +135,8 @@ class Watch:
         if not isinstance(error, DragomanError):
             logger.error("request %s failed", self.request_id, exc_info=error)
             error = ModelFailure("internal error")
+        if isinstance(error, Overloaded):
+            self._watcher.queue.refused()
         if isinstance(error, _REFUSALS):
             self._visit.refund()
         reason = _REASONS.get(type(error))
@@ -182,7 +186,7 @@ class Watch:
         )  # fmt: skip
 
 
-def _request_id(headers: Headers) -> str:
+def request_id_of(headers: Headers) -> str:
     """The caller's id where it is a plain one, else a new one, unique to this process."""
     for key, value in headers:
         if key == REQUEST_ID and isinstance(value, str) and _SAFE_ID.fullmatch(value):
