@@ -10,7 +10,9 @@ from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from server.engine.request import FinishReason, Hypothesis, Sequence
+import numpy as np
+
+from server.engine.request import FinishReason, FloatArray, Hypothesis, Sequence
 from server.metrics import Metrics
 
 KEPT = frozenset({FinishReason.EOS, FinishReason.LENGTH, FinishReason.DEGENERATE})
@@ -19,8 +21,8 @@ KEPT = frozenset({FinishReason.EOS, FinishReason.LENGTH, FinishReason.DEGENERATE
 # What an entry's objects take in CPython, measured: key, arrays and the dictionary's share; and
 # the same for each hypothesis of a beam, which is kept as it is.
 _ENTRY_BYTES, _HYPOTHESIS_BYTES = 700, 400
-# A token id or log-probability in a list of a hypothesis.
-_LISTED_BYTES = 36
+# A token id or log-probability in a list of a hypothesis; a row of weights in one.
+_LISTED_BYTES, _ROW_BYTES = 36, 120
 
 
 class Key:
@@ -57,7 +59,15 @@ class _Result:
     target_ids: array[int]
     token_log_probs: array[float]
     hypotheses: tuple[Hypothesis, ...]
+    attention: FloatArray | None
+    """[steps, S]; None where there is none, or the first hypothesis has it."""
     nbytes: int
+
+    def attention_rows(self) -> list[FloatArray]:
+        """[S] a step."""
+        if self.attention is not None:
+            return list(self.attention)
+        return list(self.hypotheses[0].attention) if self.hypotheses else []
 
 
 class SentenceCache:
@@ -89,20 +99,28 @@ class SentenceCache:
         sequence.target_ids = result.target_ids.tolist()
         sequence.token_log_probs = result.token_log_probs.tolist()
         sequence.hypotheses = list(result.hypotheses)
+        sequence.attention = result.attention_rows()
         sequence.cached = True
         sequence.finish(result.finish_reason, sequence.arrived)
         return True
 
     def keep(self, key: Key, sequence: Sequence) -> None:
-        """Keep what a sequence came to, and let go of the oldest beyond the bound."""
+        """Keep what a sequence came to, and let go of the oldest beyond the bound.
+
+        What is larger than the bound is not kept: all others would go for it.
+        """
         assert sequence.finish_reason in KEPT
+        alone = bool(sequence.attention) and not sequence.hypotheses
         result = _Result(
             sequence.finish_reason,
             array("i", sequence.target_ids),
             array("d", sequence.token_log_probs),
             tuple(sequence.hypotheses),
+            np.stack(sequence.attention) if alone else None,
             _size(sequence),
         )
+        if result.nbytes > self._max_bytes:
+            return
         self._remove(key)
         self._results[key] = result
         self._bytes += result.nbytes
@@ -125,6 +143,8 @@ class SentenceCache:
 
 def _size(sequence: Sequence) -> int:
     listed = sum(len(one.ids) + len(one.token_log_probs) for one in sequence.hypotheses)
+    rows = [row for one in sequence.hypotheses for row in one.attention]
+    weights = sum(row.nbytes for row in rows or sequence.attention)
     return (
         _ENTRY_BYTES
         + sequence.source_ids.nbytes
@@ -132,4 +152,6 @@ def _size(sequence: Sequence) -> int:
         + 8 * len(sequence.token_log_probs)
         + _HYPOTHESIS_BYTES * len(sequence.hypotheses)
         + _LISTED_BYTES * listed
+        + _ROW_BYTES * (len(rows) or bool(sequence.attention))
+        + weights
     )

@@ -160,11 +160,12 @@ class SingleFlight:
     def _key(self, sequence: Sequence) -> Key | None:
         """What makes two sentences one; None for those that are never shared.
 
-        A draw without a seed is new each time; weights of attention are too large to keep.
+        A draw without a seed is new each time; the weights of single heads are too large to keep.
         """
         parameters = sequence.parameters
         drawn = parameters.strategy == "sample" and parameters.seed is None
-        if not self._cache.enabled or sequence.bypass_cache or parameters.attention or drawn:
+        heads = parameters.head_attention
+        if not self._cache.enabled or sequence.bypass_cache or heads or drawn:
             return None
         return Key(self._digest, sequence)
 
@@ -324,7 +325,7 @@ def _share(flight: Sequence, sequence: Sequence, *, first: bool) -> None:
     assert flight.finished is not None
     sequence.target_ids = flight.target_ids
     sequence.token_log_probs = flight.token_log_probs
-    sequence.attention = flight.attention
+    sequence.attention = list(flight.attention)
     sequence.head_attention = flight.head_attention
     sequence.hypotheses = flight.hypotheses
     if flight.admitted is not None:

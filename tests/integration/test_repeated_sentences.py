@@ -25,11 +25,15 @@ from server.live_model import build_engine
 from server.metrics import Metrics
 from server.settings import Settings
 from server.text.pipeline import TranslationPipeline
-from server.text.request import Delta, TextResult, TranslationRequest, WarningKind
+from server.text.request import Delta, MediaType, TextResult, TranslationRequest, WarningKind
 from server.text.sentence_cache import SentenceCache
 from server.text.single_flight import SingleFlight
 
 SENTENCES = (ROOT / "loadtest" / "sentences.txt").read_text(encoding="utf-8").splitlines()[:8]
+SENTENCES += [
+    "I paid 1,234.50 dollars to bob@example.com.",
+    "Open <b>42</b> of <i>{name}</i> files.",
+]
 SENTENCES += ["no no no no no no no no no no no no no no no no", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -38,6 +42,9 @@ OPTIONS: list[dict[str, Any]] = [
     {"decoding": DecodingParameters(strategy="sample", temperature=1.5), "seed": 7},
     {"max_tokens": 4},
     {"target_prefix": "親愛的"},
+    {"protect": True},
+    {"protect": True, "decoding": DecodingParameters(strategy="beam", beams=3, attention=True)},
+    {"protect": True, "media_type": MediaType.HTML},
 ]
 
 
@@ -226,14 +233,13 @@ def test_a_crowd_that_wants_the_same_is_decoded_once(
     own: RunningServer, stub: translation_pb2_grpc.TranslationServiceStub
 ) -> None:
     before = own.sample("dragoman_sequences_total")
-    things = ["books", "cats", "dogs", "trees", "cars", "flowers", "birds", "horses", "children"]
-    first, second, third = random.sample(things, 3)
-    text = f"There were {first}, {second} and {third} at the station this morning."
+    text = f"There were {random.randrange(10**6)} people at the station this morning."
     answers = [stub.Translate.future(message(text, text)) for _ in range(20)]
     found = [item for answer in answers for item in answer.result().translations]
     assert len({item.text for item in found}) == 1
     assert sum(item.usage.cached_sentences for item in found) == 39
-    assert own.sample("dragoman_sequences_total") - before == 1
+    # The figure may be lost at first, and the second attempt is shared too.
+    assert own.sample("dragoman_sequences_total") - before in {1, 2}
 
 
 def test_who_asks_for_little_does_not_wait_for_a_large_call(

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.request import DecodingParameters, FinishReason, Hypothesis, Sequence
+from server.engine.request import (
+    DecodingParameters,
+    FinishReason,
+    FloatArray,
+    Hypothesis,
+    Sequence,
+)
 from server.metrics import Metrics
 from server.text.sentence_cache import Key, SentenceCache
 
@@ -22,7 +28,13 @@ def asked(number: int, tokens: int = 20, scored: bool = False) -> Sequence:
     return Sequence(source_ids=source, max_tokens=64, arrived=0.0, parameters=parameters)
 
 
-def done(number: int, tokens: int = 20, scored: bool = False, beams: int = 0) -> Sequence:
+def rows(number: int, tokens: int) -> list[FloatArray]:
+    return [np.full(tokens + 2, number + place, np.float32) for place in range(tokens + 1)]
+
+
+def done(
+    number: int, tokens: int = 20, scored: bool = False, beams: int = 0, looked: bool = False
+) -> Sequence:
     sequence = asked(number, tokens, scored)
     sequence.target_ids = [number + 1000 * place for place in range(tokens)]
     if scored:
@@ -30,7 +42,13 @@ def done(number: int, tokens: int = 20, scored: bool = False, beams: int = 0) ->
     for beam in range(beams):
         ids = [number + beam + 1000 * place for place in range(tokens)]
         log_probs = [-(place + beam) / 7 for place in range(tokens + 1)]
-        sequence.hypotheses.append(Hypothesis(ids, FinishReason.EOS, -1.0, -1.0, log_probs, []))
+        weights = rows(number + beam, tokens) if looked else []
+        sequence.hypotheses.append(
+            Hypothesis(ids, FinishReason.EOS, -1.0, -1.0, log_probs, weights)
+        )
+    if looked:
+        best = sequence.hypotheses
+        sequence.attention = best[0].attention if best else rows(number, tokens)
     sequence.finish(FinishReason.EOS, 1.0)
     return sequence
 
@@ -97,14 +115,36 @@ def test_a_model_that_is_gone_takes_its_results_along() -> None:
     assert cache.answer(key(done(1), "new"), asked(1))
 
 
-@pytest.mark.parametrize("shape", [{}, {"scored": True}, {"scored": True, "beams": 4}])
+def test_weights_of_attention_come_back_and_an_entry_beyond_the_bound_is_not_kept() -> None:
+    cache = SentenceCache(20_000, Metrics())
+    for beams in (0, 2):
+        first, again = done(beams, beams=beams, looked=True), asked(beams)
+        keep(cache, first)
+        assert cache.answer(key(again), again)
+        assert np.array_equal(again.attention, first.attention)
+    kept = len(cache)
+    keep(cache, done(9, tokens=100, looked=True))  # 41 kB
+    assert len(cache) == kept
+    assert not cache.answer(key(asked(9, 100)), asked(9, 100))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"scored": True},
+        {"scored": True, "beams": 4},
+        {"looked": True},
+        {"scored": True, "beams": 4, "looked": True},
+    ],
+)
 @pytest.mark.parametrize("tokens", [5, 20, 100])
 def test_it_takes_about_the_memory_that_it_says(shape: dict[str, object], tokens: int) -> None:
     cache = SentenceCache(1 << 30, Metrics())
     keep(cache, done(0))
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0] - cache.nbytes
-    for number in range(1, 1500):
+    for number in range(1, 400 if "looked" in shape else 1500):
         sequence = done(number, tokens, **shape)  # type: ignore[arg-type]
         keep(cache, sequence)
         del sequence

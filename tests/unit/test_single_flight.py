@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from fakes import EOS, make_engine, make_sequence
 from hypothesis import given, settings
@@ -224,15 +225,41 @@ async def test_what_may_come_out_differently_is_not_shared(change: dict[str, obj
 
 @pytest.mark.parametrize(
     "parameters",
-    [DecodingParameters(strategy="sample"), DecodingParameters(attention=True)],
+    [
+        DecodingParameters(strategy="sample"),
+        DecodingParameters(attention=True, head_attention=True),
+    ],
 )
-async def test_draws_and_attention_are_made_anew(parameters: DecodingParameters) -> None:
+async def test_draws_and_weights_of_heads_are_made_anew(parameters: DecodingParameters) -> None:
     async with rig() as made:
         for _ in range(2):
             calls = [made.run(make_sequence(9, parameters=parameters)) for _ in range(2)]
             await asyncio.gather(*calls)
         assert made.encoded == 4
         assert len(made.cache) == 0
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        DecodingParameters(attention=True),
+        DecodingParameters(attention=True, strategy="beam", beams=1),
+    ],
+)
+async def test_attention_is_shared_and_kept(parameters: DecodingParameters) -> None:
+    async with rig() as made:
+        calls = [made.run(make_sequence(9, parameters=parameters)) for _ in range(3)]
+        found = [one for call in await asyncio.gather(*calls) for one in call]
+        found += await made.run(make_sequence(9, parameters=parameters))
+        assert made.encoded == 1
+        assert (made.count("miss"), made.count("join"), made.count("hit")) == (1, 2, 1)
+        for one in found:
+            assert np.array_equal(one.attention, np.eye(9))
+        found[0].attention.clear()  # whoever gets it may do with it as he likes
+        (again,) = await made.run(make_sequence(9, parameters=parameters))
+        assert np.array_equal(again.attention, np.eye(9))
+        (plain,) = await made.run(make_sequence(9))
+        assert plain.attention == []
 
 
 async def test_the_memory_may_be_passed_by() -> None:
