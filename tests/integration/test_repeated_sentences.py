@@ -237,9 +237,10 @@ def test_a_crowd_that_wants_the_same_is_decoded_once(
     answers = [stub.Translate.future(message(text, text)) for _ in range(20)]
     found = [item for answer in answers for item in answer.result().translations]
     assert len({item.text for item in found}) == 1
-    assert sum(item.usage.cached_sentences for item in found) == 39
-    # The figure may be lost at first, and the second attempt is shared too.
-    assert own.sample("dragoman_sequences_total") - before in {1, 2}
+    # Where the figure is lost at first the second attempt is shared too, maybe begun by another.
+    decoded = own.sample("dragoman_sequences_total") - before
+    assert decoded in {1, 2}
+    assert 40 - decoded <= sum(item.usage.cached_sentences for item in found) <= 39
 
 
 def test_who_asks_for_little_does_not_wait_for_a_large_call(
