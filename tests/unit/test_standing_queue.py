@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -97,11 +98,11 @@ async def door(metrics: Metrics) -> AsyncIterator[tuple[str, Watcher]]:
     read = pb.TranslateRequest.FromString
     watcher = Watcher(metrics, Settings(), Gate(None), None)
     server = grpc.aio.server(interceptors=[Observer(watcher, open_reflection=True)])
-    translation = {
-        "Translate": grpc.unary_unary_rpc_method_handler(one, read),  # type: ignore[arg-type]
-        "TranslateStream": grpc.unary_stream_rpc_method_handler(several, read),  # type: ignore[arg-type]
+    translation: dict[str, Any] = {
+        "Translate": grpc.unary_unary_rpc_method_handler(one, read),
+        "TranslateStream": grpc.unary_stream_rpc_method_handler(several, read),
     }
-    models = {"ListModels": grpc.unary_unary_rpc_method_handler(one, read)}  # type: ignore[arg-type]
+    models: dict[str, Any] = {"ListModels": grpc.unary_unary_rpc_method_handler(one, read)}
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler("dragoman.v1.TranslationService", translation),
@@ -120,13 +121,15 @@ async def test_at_a_standing_queue_who_has_a_deadline_is_refused_and_told_when_t
     metrics = Metrics()
     request = pb.TranslateRequest(texts=["a", "b"]).SerializeToString()
     async with door(metrics) as (target, watcher), grpc.aio.insecure_channel(target) as channel:
-        translate, stream = channel.unary_unary(TRANSLATE), channel.unary_stream(STREAM)
+        translate: Any = channel.unary_unary(TRANSLATE)
+        stream: Any = channel.unary_stream(STREAM)
+        list_models: Any = channel.unary_unary(MODELS)
         assert await translate(request, timeout=10) == b"ab"
         stand(watcher.queue)
         watcher.queue._look_later = lambda: None  # type: ignore[method-assign]
         assert await translate(request) == b"ab"
         assert [part async for part in stream(request)] == [b"a", b"b"]
-        assert await channel.unary_unary(MODELS)(request, timeout=10) == b"ab"
+        assert await list_models(request, timeout=10) == b"ab"
         for call in (translate(request, timeout=10), anext(aiter(stream(request, timeout=10)))):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call
