@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 _PRESSED_SECONDS = 1.0
 """For so long after a request was refused for want of room or time there is an overload."""
-_STANDING_SECONDS = 0.02
+_STANDING_SECONDS, _FEW = 0.02, 8
+"""For so long, and for more calls than so many, a queue may go without being empty."""
 _PAUSE_SECONDS = 0.003
 _ROUNDS = 8
 """Of the event loop, after a pause: the core needs five to hand over a call that waits."""
@@ -30,7 +31,7 @@ class StandingQueue:
     def __init__(self) -> None:
         """No overload."""
         self._pressed_until = self._came_last = self._empty_last = 0.0
-        self._came = 0
+        self._came = self._came_when_empty = 0
         self._looking = False
         self._shares = _Shares()
 
@@ -38,8 +39,11 @@ class StandingQueue:
         """A request was refused because there is too much to do."""
         now = time.monotonic()
         if now >= self._pressed_until:
-            self._empty_last = now
+            self._empty(now)
         self._pressed_until = now + _PRESSED_SECONDS
+        if not self._looking:
+            self._looking = True
+            self._look_later()
 
     def sheds(self, tenant: Callable[[], str]) -> bool:
         """Note a call that has come out of the queue; whether to refuse it at once.
@@ -52,11 +56,12 @@ class StandingQueue:
         self._came_last = now = time.monotonic()
         if now >= self._pressed_until:
             return False
-        if not self._looking:
-            self._looking = True
-            self._look_later()
         many = self._shares.add(tenant(), now)
-        return many and now - self._empty_last > _STANDING_SECONDS
+        stands = now - self._empty_last > _STANDING_SECONDS
+        return stands and many and self._came - self._came_when_empty > _FEW
+
+    def _empty(self, now: float) -> None:
+        self._empty_last, self._came_when_empty = now, self._came
 
     def _look_later(self) -> None:
         asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._look)
@@ -77,7 +82,7 @@ class StandingQueue:
             asyncio.get_running_loop().call_soon(self._round, left - 1, came)
             return
         if came == self._came:
-            self._empty_last = time.monotonic()
+            self._empty(time.monotonic())
         self._look_later()
 
 
