@@ -172,10 +172,9 @@ class Checkpoint:
         Nobody else would: what is mapped stays resident until somebody wants the room (Linux; a
         system that does not know the advice keeps them).
         """
-        advise = getattr(ctypes.CDLL(None), "madvise", None)
-        if advise is None or not sys.platform.startswith("linux"):
+        if not sys.platform.startswith("linux"):
             return
-        page = mmap.PAGESIZE
+        advise, page = ctypes.CDLL(None).madvise, mmap.PAGESIZE
         for name in self._used:
             tensor = self._files[name].get_tensor(name)
             start = -(-tensor.data_ptr() // page) * page

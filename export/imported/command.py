@@ -26,6 +26,7 @@ from server.text.tokenizer import Tokenizer
 _log = logging.getLogger("export.imported.command")  # __name__ may be __main__
 _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "int8": "int8-rows", "fp16": "fp16"}
 _NOT_STATED = "not stated"
+_MOST_SHOWN = 8
 _LICENCE = re.compile(r"^license:\s*(\S.*)$", re.MULTILINE)
 
 
@@ -135,15 +136,31 @@ def _import(options: argparse.Namespace) -> None:
 def _shown(
     options: argparse.Namespace, model: ImportedModel, source: str, target: str
 ) -> tuple[str, str]:
-    """The pair that the import is tried on: as it is said, else from English if there is that."""
+    """The pair that the import is tried on: as it is said, else from English if there is that.
+
+    Raises:
+        ImportRefused: of its several languages the model has not the one that is said.
+    """
     codes = [language.code for language in model.languages]
+    for option, side, said in (
+        ("--source", source, options.source),
+        ("--target", target, options.target),
+    ):
+        if side == MANY and said and not any(same_language(said, code) for code in codes):
+            shown = ", ".join(codes[:_MOST_SHOWN]) + (", ..." if len(codes) > _MOST_SHOWN else "")
+            msg = f"{option} {said}: the model has {shown}"
+            raise ImportRefused(msg)
     given, wanted = options.source or source, options.target or target
     if given == MANY:
-        given = "en" if "en" in codes else codes[0]
+        given = _first_but(wanted, sorted(codes, key=lambda code: code != "en"))
     if wanted == MANY:
-        others = [code for code in codes if not same_language(code, given)]
-        wanted = others[0] if others else codes[0]
+        wanted = _first_but(given, codes)
     return given, wanted
+
+
+def _first_but(other: str, codes: list[str]) -> str:
+    """The first that is another language, if there is one."""
+    return next((code for code in codes if not same_language(code, other)), codes[0])
 
 
 def _languages(

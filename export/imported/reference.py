@@ -102,7 +102,7 @@ def reference_network(folder: Path) -> Any:  # noqa: ANN401  the package has no 
     try:
         from transformers import AutoModelForSeq2SeqLM  # noqa: PLC0415  not what export needs
     except ImportError as error:
-        msg = "--verify needs the transformers package: pip install transformers"
+        msg = "--check and --verify need the transformers package: pip install transformers"
         raise ExportError(msg) from error
     network = AutoModelForSeq2SeqLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True

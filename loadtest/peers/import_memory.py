@@ -34,7 +34,7 @@ _KINDS = {"float32": torch.float32, "float16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """What a process held at most, in MB, and how long it ran."""
+    """What a process held at most, in MiB, and how long it ran."""
 
     anonymous: float
     resident: float
@@ -99,7 +99,7 @@ def measured(command: list[str]) -> Peak:
 
 
 def _held(process: int) -> tuple[float, float]:
-    """Anonymous memory of a process, and resident; MB."""
+    """Anonymous memory of a process, and the most that was resident; MiB."""
     try:
         lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     except OSError:  # it has just ended
@@ -135,7 +135,7 @@ def main() -> None:
         checkpoint = work / f"checkpoint-{options.stored}"
         if not checkpoint.exists():
             write_checkpoint(checkpoint, options.stored)
-        size = (checkpoint / "model.safetensors").stat().st_size / 1e6 / 1.048576
+        size = (checkpoint / "model.safetensors").stat().st_size / (1 << 20)
         for precision in options.precision:
             peak = measured(import_command(checkpoint, work / "bundle", precision))
             line = {

@@ -12,6 +12,8 @@ from server.text.pipeline import TranslationPipeline
 
 _LONGEST_CODE = 35  # RFC 5646, section 4.4.1
 _MOST_ROUTES = 1000
+Route = tuple[TranslationPipeline, ...]
+"""Who translates, one after the other."""
 
 
 class Catalogue:
@@ -24,14 +26,18 @@ class Catalogue:
     def __init__(self, pipelines: Sequence[TranslationPipeline] = ()) -> None:
         """Take the pipelines; their names are their bundles'."""
         self._pipelines = {pipeline.bundle.manifest.name: pipeline for pipeline in pipelines}
+        self._pivoted: dict[tuple[str, ...], list[Route]] = {}
+        """What has been found with these models; two of hundreds of languages take a while."""
 
     def put(self, pipeline: TranslationPipeline) -> None:
         """Give it the requests of its name from now on; it takes the place of whoever had it."""
         self._pipelines[pipeline.bundle.manifest.name] = pipeline
+        self._pivoted.clear()
 
     def remove(self, name: str) -> None:
         """Give it no more requests."""
         del self._pipelines[name]
+        self._pivoted.clear()
 
     def __iter__(self) -> Iterator[TranslationPipeline]:
         """Pipelines by name."""
@@ -80,7 +86,7 @@ class Catalogue:
 
     def route(
         self, source_language: str, target_language: str, name: str, pivots: Sequence[str] = ()
-    ) -> tuple[TranslationPipeline, ...]:
+    ) -> Route:
         """The pipelines for a pair: one, or two by way of the first language that has both.
 
         Raises:
@@ -99,14 +105,18 @@ class Catalogue:
                     return first, self.find(first.pair.target_language, target_language, "")
             raise
 
-    def pivoted(self, pivots: Sequence[str]) -> list[tuple[TranslationPipeline, ...]]:
+    def pivoted(self, pivots: Sequence[str]) -> list[Route]:
         """Every pair that goes through a third language, by way of its models.
 
         At most a thousand: a model of two hundred languages beside others makes many.
         """
-        routes: list[tuple[TranslationPipeline, ...]] = []
-        if not pivots:
-            return routes
+        key = tuple(pivots)
+        if key and key not in self._pivoted:
+            self._pivoted[key] = self._look_for_pivoted(key)
+        return self._pivoted.get(key, [])
+
+    def _look_for_pivoted(self, pivots: Sequence[str]) -> list[Route]:
+        routes: list[Route] = []
         straight = {
             (source, target)
             for each in self

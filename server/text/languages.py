@@ -38,6 +38,11 @@ class Pairs:
             list(self._known) if code == MANY else [code]
             for code in (manifest.source_language, manifest.target_language)
         )
+        # Side by side: pairs of two models of hundreds of languages are tens of thousands.
+        self._source, self._target = (
+            functools.lru_cache(maxsize=1024)(functools.partial(_closest, offered=codes))
+            for codes in (self.sources, self.targets)
+        )
         self.nearest = functools.lru_cache(maxsize=1024)(self._nearest)
         """As :meth:`_nearest`, remembered."""
 
@@ -54,10 +59,10 @@ class Pairs:
 
         An empty code is for who has not been asked: the model's first.
         """
-        first, from_language = _closest(source, self.sources)
-        second, to_language = _closest(target, self.targets)
+        first, from_language = self._source(source)
+        second, to_language = self._target(target)
         before, after = (
-            self._known.get(code, Language(code=code)) for code in (from_language, to_language)
+            self._known.get(code) or Language(code=code) for code in (from_language, to_language)
         )
         ids = (*before.source_ids, *after.asked_ids)
         return (first, second), Pair(from_language, to_language, ids, tuple(after.target_ids))

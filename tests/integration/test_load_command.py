@@ -154,14 +154,16 @@ def test_sigterm_takes_the_servers_of_a_comparison_with_it(converted: Path) -> N
     ) as measuring:
         process = psutil.Process(measuring.pid)
         deadline = time.monotonic() + 120
-        while True:
-            started = process.children(recursive=True)
-            if sum("loadtest.peers.front" in _command(one) for one in started) > 1:
-                break
-            assert measuring.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        measuring.terminate()
+        try:
+            while True:
+                started = process.children(recursive=True)
+                if sum("loadtest.peers.front" in _command(one) for one in started) > 1:
+                    break
+                assert measuring.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            measuring.terminate()  # or it would be waited for, an hour long
         assert measuring.wait(60) == 143
         _, alive = psutil.wait_procs(started, timeout=10)
         assert alive == []

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
+import langcodes
 import pytest
 from bundle_copies import SHIPPED
 from fakes import make_engine
 
-from server.bundle import open_bundle
+from server.bundle import Language, open_bundle
 from server.engine.async_engine import AsyncEngine
 from server.errors import NotReady, UnknownModel
 from server.metrics import Metrics
 from server.text.catalogue import Catalogue
+from server.text.languages import MANY, distance
 from server.text.pipeline import TranslationPipeline
 
 
-def pipeline(name: str, source: str, target: str) -> TranslationPipeline:
+def pipeline(name: str, source: str, target: str, *languages_of_many: str) -> TranslationPipeline:
     shipped = open_bundle(SHIPPED)
-    languages = {"name": name, "source_language": source, "target_language": target}
+    languages = {
+        "name": name, "source_language": source, "target_language": target,
+        "languages": [Language(code=code, source_ids=[9]) for code in languages_of_many],
+    }  # fmt: skip
     manifest = shipped.manifest.model_copy(update=languages)
     engine = AsyncEngine([make_engine()[0]], Metrics(), max_waiting=1)
     return TranslationPipeline(dataclasses.replace(shipped, manifest=manifest), engine, 4)
@@ -60,3 +66,41 @@ def test_of_equals_the_first_serves_and_a_name_decides() -> None:
         catalogue.find("en", "fr", "b")
     with pytest.raises(UnknownModel):
         catalogue.find("en", "de", "")
+
+
+def test_two_models_of_many_languages_are_looked_through_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def many(name: str, first: str) -> TranslationPipeline:
+        codes = [f"{first}{letter}" for letter in "abcdefghijklmnopqrst"]
+        return pipeline(name, MANY, MANY, "en", *filter(langcodes.tag_is_valid, codes))
+
+    catalogue = Catalogue([many("one", "k"), many("other", "t")])
+    one, other = catalogue
+    compared: list[tuple[str, str]] = []
+
+    def counted(wanted: str, offered: str) -> int:
+        compared.append((wanted, offered))
+        return 0 if wanted == offered else 100
+
+    monkeypatch.setattr(langcodes, "tag_distance", counted)
+    distance.cache_clear()
+    found = {
+        (route[0].pair.source_language, route[-1].pair.target_language)
+        for route in catalogue.pivoted(["en"])
+    }
+    assert found == {
+        pair
+        for pairs in ((one, other), (other, one))
+        for pair in itertools.product(pairs[0].pairs.sources, pairs[1].pairs.targets)
+        if "en" not in pair
+    }
+    asked = len(compared)
+    assert asked == len(set(compared))
+    assert catalogue.pivoted([]) == []
+    distance.cache_clear()
+    assert len(catalogue.pivoted(["en"])) == len(found)
+    assert len(compared) == asked
+    catalogue.remove("other")
+    assert catalogue.pivoted(["en"]) == []
+    distance.cache_clear()  # of what was counted here

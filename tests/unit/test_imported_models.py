@@ -215,6 +215,29 @@ def test_a_check_that_finds_other_logits_fails(
     assert "logits of 8 sentences differ by" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("side", ["--source", "--target"])
+def test_a_language_that_a_model_of_many_has_not_is_refused(
+    tmp_path: Path, side: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = m2m(tmp_path / "checkpoint"), tmp_path / "bundle"
+    for code in ("fr", "no code"):
+        assert main([str(folder), "--out", str(out), side, code]) == 2
+        assert f"{side} {code}: the model has en, de, zh-Hant" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_model_of_many_languages_is_tried_from_one_into_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = m2m(tmp_path / "checkpoint")
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40"]
+    for said, pair in (
+        ([], "en -> de"), (["--target", "en"], "de -> en"), (["--source", "de"], "de -> en"),
+    ):  # fmt: skip
+        assert main([str(folder), "--check", *said, *sizes]) == 0
+        assert f"beside transformers, {pair}: " in capsys.readouterr().out
+
+
 def test_a_marian_model_with_several_targets_is_asked_by_a_token(tmp_path: Path) -> None:
     folder = marian(tmp_path / "checkpoint")
     vocabulary = json.loads((folder / "vocab.json").read_text())

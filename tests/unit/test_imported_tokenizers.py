@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,9 @@ def tokenizers_of(model: ImportedModel) -> list[Tokenizer]:
 
 
 @pytest.mark.parametrize("make", [m2m100, marian, mt5, t5])
-def test_texts_are_split_as_transformers_splits_them(make: object, tmp_path: Path) -> None:
-    assert callable(make)
+def test_texts_are_split_as_transformers_splits_them(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
     folder = make(tmp_path)
     source, _ = tokenizers_of(read_model(Checkpoint(folder)))
     theirs = reference_tokenizer(folder)
@@ -48,8 +50,7 @@ def test_marian_joins_pieces_of_the_target(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [m2m100, mt5, t5])
-def test_what_is_split_comes_back(make: object, tmp_path: Path) -> None:
-    assert callable(make)
+def test_what_is_split_comes_back(make: Callable[[Path], Path], tmp_path: Path) -> None:
     _, target = tokenizers_of(read_model(Checkpoint(make(tmp_path))))
     for text in [*ENGLISH[::3], *GERMAN[::3]]:
         assert target.decode(target.encode(text)) == text
