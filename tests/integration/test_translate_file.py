@@ -199,7 +199,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(
     decoded = server.sample("dragoman_sequences_total") - before
     # Each missing line was decoded, a few twice, and none of those that were kept.
     assert kept > 192
-    assert 0 < decoded <= 2500 - kept + 250
+    assert 0 < decoded <= 2500 - kept + 190
     said = output.read_text(encoding="utf-8").split("\n")
     assert len(said) == 2500
     assert all(map(is_chinese, said))
