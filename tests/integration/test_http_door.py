@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import gzip
 import http.client
+import itertools
 import re
 import socket
 import ssl
@@ -33,11 +34,20 @@ def small() -> Iterator[RunningServer]:
 
 
 def sentences(count: int) -> list[str]:
-    """Some that take a while, no two the same."""
+    """Some that take a while, no two the same: in words, for figures alone make no other work."""
+    people = (
+        "farmer", "doctor", "soldier", "teacher", "sailor", "baker", "lawyer", "singer", "driver",
+        "painter", "student", "nurse", "writer", "cook", "king", "judge", "hunter", "dancer",
+        "guard", "priest", "clerk", "miner", "poet", "thief", "tailor",
+    )  # fmt: skip
+    places = (
+        "river", "bridge", "market", "church", "school", "harbour", "forest", "castle", "factory",
+        "hospital", "museum", "airport", "park", "prison", "hotel", "theatre", "library", "farm",
+    )  # fmt: skip
     return [
-        f"In the year {number} the old man who kept the small station near the river waited for a "
-        "train that never came, and told his neighbours about it for many years."
-        for number in range(count)
+        f"The old {person} who kept the small station near the {place} waited for a train that "
+        "never came, and told his neighbours about it for many years."
+        for person, place in itertools.islice(itertools.product(people, places), count)
     ]
 
 
