@@ -85,6 +85,19 @@ def test_the_metrics_port_tells_too_and_a_server_that_leaves_is_not_healthy(
         assert server.process.wait(30) == 0
 
 
+def test_a_probe_goes_through_no_proxy(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"):
+        for known in (name, name.upper()):
+            monkeypatch.setenv(known, "http://127.0.0.1:9")  # where nobody listens
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["health", "--url", health_url(server), "--timeout", "5"]) == 0
+    assert main(["health", "--server", server.target, "--timeout", "5"]) == 0
+    assert capsys.readouterr().out == "SERVING\nSERVING\n"
+
+
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:9464/health", "file:///etc/passwd", "http://[", "http://127.0.0.1:9/"]
 )
