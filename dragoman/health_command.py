@@ -17,7 +17,7 @@ from dragoman.errors import DragomanError
 from dragoman.translate_command import add_server, seconds, tls_of
 
 _TIMEOUT_SECONDS = 3.0
-# A proxy that the environment names is for what goes out; that it answers tells nothing of a server.
+# A proxy that the environment names is for what goes out; that it answers says nothing of a server.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _NO_PROXY = [("grpc.enable_http_proxy", 0)]
 _STATUS = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}

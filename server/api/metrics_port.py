@@ -5,10 +5,14 @@ It has threads of its own, so it answers while the event loop is busy.
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterable
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import start_http_server
+from prometheus_client import make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from server.errors import PortTaken
 from server.metrics import Metrics
@@ -20,18 +24,41 @@ _HEALTH = "/health"
 def serve_metrics(settings: Settings, metrics: Metrics, host: str) -> int:
     """Serve them from now on; returns the port.
 
+    Not by prometheus-client's ``start_http_server``: that answers every path with the metrics until
+    it is given another application, and a probe in that moment would take its 200 for health.
+
     Raises:
         PortTaken: it cannot be had.
     """
+    application = _with_health(make_wsgi_app(metrics.registry), lambda: metrics.serving)
     try:
-        server, _ = start_http_server(settings.metrics_port, addr=host, registry=metrics.registry)
+        server = make_server(
+            host.strip("[]"), settings.metrics_port, application, _server_at(host), _Silent
+        )
     except OSError as error:
         msg = f"cannot listen on {host}:{settings.metrics_port} ({error.strerror})"
         raise PortTaken(msg) from error
-    application = server.get_app()
-    assert application is not None
-    server.set_app(_with_health(application, lambda: metrics.serving))
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return int(server.server_port)
+
+
+class _Silent(WSGIRequestHandler):
+    """Who asks, and how often, is no matter for the log."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base's name
+        """Say nothing."""
+
+
+def _server_at(host: str) -> type[WSGIServer]:
+    """A server of the address's family; that of the standard library knows IPv4 alone.
+
+    Raises:
+        OSError: there is no such host.
+    """
+    found = socket.getaddrinfo(
+        host.strip("[]"), None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return type("_Server", (ThreadingWSGIServer,), {"address_family": found[0][0]})
 
 
 def _with_health(application: WSGIApplication, ready: Callable[[], bool]) -> WSGIApplication:
