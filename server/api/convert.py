@@ -17,7 +17,7 @@ from server.engine.request import DecodingParameters, FinishReason
 from server.errors import DragomanError, InvalidRequest
 from server.settings import Settings
 from server.text.bulk import Done
-from server.text.languages import Pairs
+from server.text.languages import sides
 from server.text.request import SentenceResult, TextResult, TranslationRequest, WarningKind
 
 _DEFAULT_BEAMS = 4
@@ -315,7 +315,8 @@ def model_message(bundle: Bundle, requested: str) -> models_pb2.Model:
 
     A bundle that is live runs where it says: anything else was an error when it was loaded.
     """
-    manifest, pairs = bundle.manifest, Pairs(bundle.manifest)
+    manifest = bundle.manifest
+    sources, targets = sides(manifest)
     return models_pb2.Model(
         name=manifest.name,
         digest=bundle.digest,
@@ -338,6 +339,6 @@ def model_message(bundle: Bundle, requested: str) -> models_pb2.Model:
             for score in manifest.scores
         ],
         producer_commit=manifest.producer.commit,
-        source_languages=pairs.sources,
-        target_languages=pairs.targets,
+        source_languages=sources,
+        target_languages=targets,
     )

@@ -34,10 +34,7 @@ class Pairs:
     def __init__(self, manifest: Manifest) -> None:
         """Read what the manifest says of languages."""
         self._known = {language.code: language for language in manifest.languages}
-        self.sources, self.targets = (
-            list(self._known) if code == MANY else [code]
-            for code in (manifest.source_language, manifest.target_language)
-        )
+        self.sources, self.targets = sides(manifest)
         # Side by side: pairs of two models of hundreds of languages are tens of thousands.
         self._source, self._target = (
             functools.lru_cache(maxsize=1024)(functools.partial(_closest, offered=codes))
@@ -66,6 +63,16 @@ class Pairs:
         )
         ids = (*before.source_ids, *after.asked_ids)
         return (first, second), Pair(from_language, to_language, ids, tuple(after.target_ids))
+
+
+def sides(manifest: Manifest) -> tuple[list[str], list[str]]:
+    """The codes of what a model reads, and of what it writes."""
+    known = list(dict.fromkeys(language.code for language in manifest.languages))
+    source, target = (
+        known if code == MANY else [code]
+        for code in (manifest.source_language, manifest.target_language)
+    )
+    return source, target
 
 
 def _closest(wanted: str, offered: list[str]) -> tuple[int, str]:
