@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
+# Without it the command itself does not start.
 pytest.importorskip("ctranslate2", reason="the peers come with the extra 'bench'")
-
-pytest.importorskip("transformers", reason="one of the peers, and what a checkpoint is written by")
 
 from loadtest.peers.calibration import Choice
 from loadtest.peers.compare import Plan, compare_outputs, lineup, run_rounds
 from loadtest.peers.contender import Batching
-from loadtest.peers.marian import marian_models
 from loadtest.peers.workload import Sentence, tokenised
 from server.bundle import open_bundle
 
@@ -65,6 +63,9 @@ def test_a_missing_folder_is_one_clear_line() -> None:
 
 @pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 def test_an_imported_marian_model_is_the_same_for_all(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="a peer, and what a checkpoint is written by")
+    from loadtest.peers.marian import marian_models  # noqa: PLC0415  wants transformers
+
     texts = (ROOT / "loadtest" / "sentences.txt").read_text(encoding="utf-8").splitlines()
     models = marian_models(
         texts, tmp_path, vocab_size=3_001, d_model=64, encoder_layers=2, decoder_layers=2,
