@@ -55,8 +55,10 @@ class Observer(grpc.aio.ServerInterceptor):
                 self._duplex(method, handler.stream_stream, handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
-        if path.startswith(_SHEDDABLE) and self._sheds(handler_call_details):
-            return self._shed(method, handler)
+        if path.startswith(_SHEDDABLE):
+            refusal = self._refusal(handler_call_details)
+            if refusal is not None:
+                return self._refused(method, handler, refusal)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(method, handler.unary_stream, handler.request_deserializer),
@@ -81,37 +83,47 @@ class Observer(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(refuse)
         return handler
 
-    def _sheds(self, details: grpc.HandlerCallDetails) -> bool:
-        """Whether the call is one too many in a queue that does not go away."""
+    def _refusal(self, details: grpc.HandlerCallDetails) -> Overloaded | Unauthenticated | None:
+        """Why the call is refused, where it is one too many in a queue that does not go away.
+
+        Whose it is has been looked up by then, in microseconds: who has no known key is told that,
+        and not to come again.
+        """
         headers = details.invocation_metadata or ()
+        unknown: Unauthenticated | None = None
 
         def tenant() -> str:
+            nonlocal unknown
             try:
                 key = self._watcher.gate.identify(credential_of(headers))
-            except Unauthenticated:
+            except Unauthenticated as error:
+                unknown = error
                 return ""
             return tenant_of(headers) if key is None else key.name
 
-        return self._watcher.queue.sheds(tenant)
+        return (unknown or _OVERLOAD) if self._watcher.queue.sheds(tenant) else None
 
-    def _shed(self, method: str, handler: Handler) -> Handler:
+    def _refused(
+        self, method: str, handler: Handler, refusal: Overloaded | Unauthenticated
+    ) -> Handler:
         """A handler that refuses who has a deadline before anything is read, parsed or watched.
 
         It serves the others: only once a handler runs it is known whether a call has a deadline.
         """
         metrics = self._watcher.metrics
+        code, overloaded = status_of(refusal), refusal is _OVERLOAD
+        details = _OVERLOAD_DETAILS if overloaded else metadata_of(refusal)
 
         async def call(_: AsyncIterator[bytes], context: Context) -> None:
             if context.time_remaining() is None:
                 await self._served(method, handler, context)
                 return
-            metrics.rejections.labels("door").inc()
-            name = _name(*method.split("/"))
-            metrics.requests.labels(name, status_of(_OVERLOAD).name).inc()
+            metrics.rejections.labels("door" if overloaded else "unauthenticated").inc()
+            metrics.requests.labels(_name(*method.split("/")), code.name).inc()
             request_id = request_id_of(context.invocation_metadata() or ())
-            context.set_trailing_metadata((*_OVERLOAD_DETAILS, (REQUEST_ID, request_id)))
-            context.set_details(str(_OVERLOAD))
-            context.set_code(status_of(_OVERLOAD))  # to raise it would take half as long again
+            context.set_trailing_metadata((*details, (REQUEST_ID, request_id)))
+            context.set_details(str(refusal))
+            context.set_code(code)  # to raise it would take half as long again
 
         return grpc.stream_stream_rpc_method_handler(
             call, response_serializer=handler.response_serializer

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from dragoman.v1 import translation_pb2 as pb
 from server.access.gate import Gate
+from server.access.key_command import add_key
 from server.api.interceptors import Observer
 from server.api.standing_queue import StandingQueue
 from server.api.watch import Watcher
@@ -93,7 +95,9 @@ async def test_who_sends_little_is_not_refused_for_the_flood_of_another() -> Non
 
 
 @asynccontextmanager
-async def door(metrics: Metrics) -> AsyncIterator[tuple[str, Watcher]]:
+async def door(
+    metrics: Metrics, key_file: Path | None = None
+) -> AsyncIterator[tuple[str, Watcher]]:
     """A server that answers anything, behind the interceptor."""
 
     async def one(request: pb.TranslateRequest, _: object) -> bytes:
@@ -104,7 +108,7 @@ async def door(metrics: Metrics) -> AsyncIterator[tuple[str, Watcher]]:
             yield text.encode()
 
     read = pb.TranslateRequest.FromString
-    watcher = Watcher(metrics, Settings(), Gate(None), None)
+    watcher = Watcher(metrics, Settings(), Gate(key_file), None)
     server = grpc.aio.server(interceptors=[Observer(watcher, open_reflection=True)])
     translation: dict[str, Any] = {
         "Translate": grpc.unary_unary_rpc_method_handler(one, read),
@@ -152,3 +156,39 @@ async def test_at_a_standing_queue_who_has_a_deadline_is_refused_and_told_when_t
     labels = {"method": "Translate", "code": "RESOURCE_EXHAUSTED"}
     assert read("dragoman_requests_total", labels) == 1
     assert read("dragoman_requests_in_flight", {"method": "Translate"}) == 0
+
+
+async def test_at_a_standing_queue_who_has_no_known_key_is_told_that(tmp_path: Path) -> None:
+    metrics, keys = Metrics(), tmp_path / "keys.toml"
+    known = add_key(keys, "web", {}, admin=False)
+    request = pb.TranslateRequest(texts=["a"]).SerializeToString()
+    async with (
+        door(metrics, keys) as (target, watcher),
+        grpc.aio.insecure_channel(target) as channel,
+    ):
+        translate: Any = channel.unary_unary(TRANSLATE)
+        watcher.queue._look_later = lambda: None  # type: ignore[method-assign]
+        for tenant in ("web", ""):  # nobody sends less than the mean
+            stand(watcher.queue, tenant)
+
+        async def refused(key: str | None, seconds: float | None) -> grpc.aio.AioRpcError:
+            headers = () if key is None else (("x-api-key", key),)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await translate(request, timeout=seconds, metadata=headers)
+            assert dict(caught.value.trailing_metadata())["x-request-id"]
+            return caught.value
+
+        assert (await refused(known, 10)).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for seconds in (10, None):
+            for key, words in ((None, "asks for a key"), ("dgm_unknown", "not known")):
+                told = await refused(key, seconds)
+                assert told.code() is grpc.StatusCode.UNAUTHENTICATED
+                assert words in str(told.details())
+                assert "grpc-retry-pushback-ms" not in dict(told.trailing_metadata())
+            watched = metrics.registry.get_sample_value(
+                "dragoman_request_duration_seconds_count", {"method": "Translate"}
+            )
+            assert watched == (None if seconds else 2)  # refused before a watch was begun
+    read = metrics.registry.get_sample_value
+    assert read("dragoman_rejections_total", {"reason": "door"}) == 1
+    assert read("dragoman_rejections_total", {"reason": "unauthenticated"}) == 4
