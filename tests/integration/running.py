@@ -50,6 +50,14 @@ class RunningServer:
                 total += float(found[2])
         return total
 
+    def settle(self, seconds: float = 20.0) -> None:
+        """Wait until nothing of what was asked is left in it."""
+        names = ["requests_in_flight", "sequences_running", "sequences_waiting"]
+        deadline = time.monotonic() + seconds
+        while any(self.sample(f"dragoman_{name}") for name in names):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
     def resident_megabytes(self) -> float:
         return float(psutil.Process(self.process.pid).memory_info().rss) / 1e6
 

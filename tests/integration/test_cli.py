@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from running import RunningServer
+from unlike import unlike_sentences
 
 ROOT = Path(__file__).parents[2]
 TRANSLATE = ("translate", "--to", "zh-TW")
@@ -189,7 +190,7 @@ def test_a_flood_of_lines_goes_in_few_calls_and_decodes_side_by_side(
     server: RunningServer, environment: dict[str, str]
 ) -> None:
     before = server.sample("dragoman_requests_total", method="Translate")
-    lines = [f"I have {number} books." for number in range(1000)]
+    lines = unlike_sentences(1000, "at school")
     done = run(environment, *TRANSLATE, "--json", given="".join(f"{line}\n" for line in lines))
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len({item["text"] for item in found}) > 200

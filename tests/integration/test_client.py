@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from running import RunningServer, running_server
+from unlike import unlike_sentences
 
 import dragoman
 from dragoman import AsyncClient, Client, Decoding, Delta, FinishReason, Sampling, Translation
@@ -114,7 +115,7 @@ def test_faulty_requests_are_named(client: Client) -> None:
 
 
 def test_a_timeout_that_is_too_short(client: Client) -> None:
-    texts = [f"{number} {PARAGRAPH}" for number in range(200)]
+    texts = unlike_sentences(600, "after lunch")
     # A server that knows how fast it is refuses at once.
     with pytest.raises((dragoman.DeadlineExceededError, dragoman.OverloadedError)):
         client.translate(texts, target_language="zh-TW", timeout_seconds=0.05)
@@ -123,7 +124,8 @@ def test_a_timeout_that_is_too_short(client: Client) -> None:
 async def test_a_caller_who_leaves_a_stream_stops_the_server(
     server: RunningServer, aio: AsyncClient
 ) -> None:
-    stream = aio.translate_stream(PARAGRAPH * 20, target_language="zh-TW")
+    text = " ".join(unlike_sentences(60, "after dinner"))
+    stream = aio.translate_stream(text, target_language="zh-TW")
     async with contextlib.aclosing(stream) as events:
         assert isinstance(await anext(events), Delta)
     for _ in range(100):

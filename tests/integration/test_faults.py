@@ -100,7 +100,7 @@ def test_a_full_queue_loses_nobody_every_call_is_answered_or_refused() -> None:
             codes["OK" if error is None else error.code().name] += 1  # type: ignore[attr-defined]
         assert codes.keys() == {"OK", "RESOURCE_EXHAUSTED"}
         assert codes.total() == len(futures)
-        _settled(server)
+        server.settle()
 
 
 def test_connections_that_come_and_go_leave_no_descriptor() -> None:
@@ -138,18 +138,9 @@ def test_clients_that_never_read_hold_nobody_up_and_take_no_memory() -> None:
         assert server.resident_megabytes() - before < 100
         for call in silent:
             call.cancel()
-        _settled(server)
+        server.settle()
 
 
 def _translated(server: RunningServer) -> str:
     with dragoman.Client(server.target) as client:
         return client.translate("I love you.", target_language="zh-TW", timeout_seconds=30).text
-
-
-def _settled(server: RunningServer) -> None:
-    """Nothing of what was asked is left in the server."""
-    names = ["requests_in_flight", "sequences_running", "sequences_waiting"]
-    deadline = time.monotonic() + 20
-    while any(server.sample(f"dragoman_{name}") for name in names):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

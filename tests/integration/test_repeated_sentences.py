@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import BUNDLE, ROOT, RunningServer, running_server
+from unlike import unlike_sentences
 
 from dragoman.v1 import translation_pb2, translation_pb2_grpc
 from server.bundle import open_bundle
@@ -246,8 +247,7 @@ def test_a_crowd_that_wants_the_same_is_decoded_once(
 def test_who_asks_for_little_does_not_wait_for_a_large_call(
     stub: translation_pb2_grpc.TranslationServiceStub,
 ) -> None:
-    number = random.randrange(10**6)
-    crowd = [f"House {number + place} has a red door and {place} windows." for place in range(600)]
+    crowd = unlike_sentences(600, "every morning")
     large = stub.Translate.future(message(*crowd))
     time.sleep(0.05)
     small = stub.Translate(message(crowd[0]))

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_status import rpc_status
 from running import BUNDLE, ROOT, RunningServer, running_server
+from unlike import unlike_sentences
 
 import dragoman
 from dragoman.cli import main
@@ -186,7 +187,7 @@ def test_tokens_are_counted_after_and_streams_count_too(
 def test_requests_side_by_side_end_with_their_stream_or_its_cancellation(
     locked: RunningServer, keys: dict[str, Any]
 ) -> None:
-    text = "The weather is fine today. " * 200
+    text = " ".join(unlike_sentences(200, "today"))
     with dragoman.Client(locked.target, api_key=keys["alone"]) as client:
         stream = client.translate_stream(text, target_language="zh-TW")
         next(stream)

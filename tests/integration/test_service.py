@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 from running import RunningServer, running_server
+from unlike import unlike_sentences
 
 from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
 from server.bundle import Bundle
@@ -139,7 +140,7 @@ def test_the_same_seed_gives_the_same_text_alone_and_in_a_crowd(stub: Any) -> No
     sentence = "Where did you go last night?"
     request = ask(sentence, sampling=sampling(seed=5, temperature=1.5))
     alone = stub.Translate(request).translations[0].text
-    crowd = [stub.Translate.future(ask(f"I have {n} books.")) for n in range(20)]
+    crowd = [stub.Translate.future(ask(one)) for one in unlike_sentences(20, "at night")]
     mine = [stub.Translate.future(request) for _ in range(3)]
     assert {call.result().translations[0].text for call in mine} == {alone}
     for call in crowd:
@@ -208,8 +209,7 @@ def test_sigterm_finishes_what_runs_refuses_the_rest_and_exits_0() -> None:
     with running_server() as running, grpc.insecure_channel(running.target) as channel:
         stub = translation_pb2_grpc.TranslationServiceStub(channel)
         health: Any = health_pb2_grpc.HealthStub(channel)
-        texts = [f"There are {number} people in the room." for number in range(600)]
-        busy = stub.Translate.future(ask(*texts))
+        busy = stub.Translate.future(ask(*unlike_sentences(600, "in the room")))
         while running.sample("dragoman_sequences_running") == 0:
             time.sleep(0.005)
         seen: list[int] = []
@@ -263,7 +263,7 @@ def test_a_damaged_bundle_is_one_line_and_exit_2(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_leaves_in_mid_stream_frees_its_slots(inner: Any) -> None:
-    text = " ".join(f"There are {number} old trees in the garden." for number in range(8))
+    text = " ".join(unlike_sentences(8, "in the garden"))
     call = inner.stub.TranslateStream(ask_stream(text, min_output_tokens=100))
     await call.read()
     pool = inner.engine._engines[0].scheduler.pool
@@ -282,7 +282,7 @@ async def test_a_client_that_leaves_in_mid_stream_frees_its_slots(inner: Any) ->
 
 
 async def test_a_deadline_ends_the_work_and_frees_the_slot(inner: Any) -> None:
-    text = " ".join(f"There are {number} old trees in the garden." for number in range(40))
+    text = " ".join(unlike_sentences(40, "in the garden"))
     with pytest.raises(grpc.RpcError) as caught:
         await inner.stub.Translate(ask(text, min_output_tokens=100), timeout=0.15)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -298,7 +298,7 @@ async def test_a_deadline_ends_the_work_and_frees_the_slot(inner: Any) -> None:
 
 @pytest.mark.parametrize("inner", [{"max_queue_sentences": 4}], indirect=True)
 async def test_a_full_queue_refuses_with_a_delay_and_computes_nothing(inner: Any) -> None:
-    text = " ".join(f"There are {number} old trees in the garden." for number in range(40))
+    text = " ".join(unlike_sentences(40, "in the garden"))
     busy = asyncio.ensure_future(inner.stub.Translate(ask(text, min_output_tokens=60)))
     while inner.engine.waiting < 4:
         await asyncio.sleep(0.005)
@@ -316,7 +316,7 @@ async def test_a_full_queue_refuses_with_a_delay_and_computes_nothing(inner: Any
 
 
 async def test_a_client_that_never_reads_holds_nobody_up_and_makes_nothing_grow(inner: Any) -> None:
-    text = " ".join(f"There are {number} old trees in the garden." for number in range(200))
+    text = " ".join(unlike_sentences(200, "in the garden"))
     silent = inner.stub.TranslateStream(ask_stream(text))
     await asyncio.sleep(0.05)
     for _ in range(5):
@@ -326,7 +326,7 @@ async def test_a_client_that_never_reads_holds_nobody_up_and_makes_nothing_grow(
 
 
 async def test_what_cannot_be_done_in_time_is_refused_at_once_with_a_delay(inner: Any) -> None:
-    text = " ".join(f"There are {number} old trees in the garden." for number in range(400))
+    text = " ".join(unlike_sentences(400, "in the garden"))
     busy = asyncio.ensure_future(inner.stub.Translate(ask(text, min_output_tokens=60)))
     while not inner.engine._admission.rate:
         await asyncio.sleep(0.01)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import pytest
 import srt
 from markdown_it import MarkdownIt
 from running import RunningServer, running_server
+from unlike import unlike_sentences
 
 ROOT = Path(__file__).parents[2]
 TRANSLATE_FILE = [sys.executable, "-m", "dragoman", "translate-file", "--to", "zh-TW"]
@@ -160,20 +160,16 @@ def test_a_segment_that_is_refused_stays_and_is_told(
     assert json.loads(output.read_text(encoding="utf-8")) == ["我愛你。", "nul \0 here"]
 
 
+def ended(server: RunningServer) -> float:
+    """Sentences that the engine has ended; second tries of degenerate ones do not count."""
+    return server.sample("dragoman_sequences_total") - server.sample("dragoman_retries_total")
+
+
 def test_killed_at_any_moment_the_same_command_goes_on(
     server: RunningServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     source, output = tmp_path / "a.txt", tmp_path / "b.txt"
-    # Without numbers, which have sentences tried again that lose them.
-    words = [
-        ["old", "young", "big", "small", "good", "bad", "happy", "sad", "tall", "black"],
-        ["dog", "cat", "man", "woman", "teacher", "doctor", "boy", "girl", "horse", "bird"],
-        ["likes", "sees", "knows", "wants", "helps"],
-        ["book", "house", "car", "door", "tree"],
-    ]
-    lines = [
-        f"The {one} {who} {does} the {what}." for one, who, does, what in itertools.product(*words)
-    ]
+    lines = unlike_sentences(2500, "at home")
     source.write_text("\n".join(lines))
     journal = tmp_path / "b.txt.parts.jsonl"
     kept = 0
@@ -193,13 +189,16 @@ def test_killed_at_any_moment_the_same_command_goes_on(
         found = journal.read_bytes().count(b"\n")
         assert found > kept
         kept = found
-    before = server.sample("dragoman_sequences_total")
+    # The run that was killed last had up to 256 in work, which are counted as they are dropped.
+    server.settle()
+    before = ended(server)
     done = run(environment, source, output)
     assert done.returncode == 0, done.stderr
-    decoded = server.sample("dragoman_sequences_total") - before
-    # Each missing line was decoded, a few twice, and none of those that were kept.
+    decoded = ended(server) - before
+    # Each missing line was decoded, unless the server knew it from a run that did not live to hear
+    # of it, and none of those that were kept.
     assert kept > 192
-    assert 0 < decoded <= 2500 - kept + 190
+    assert 0 < decoded <= 2500 - kept
     said = output.read_text(encoding="utf-8").split("\n")
     assert len(said) == 2500
     assert all(map(is_chinese, said))
@@ -212,7 +211,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(
 
 def test_a_server_that_dies_and_comes_back_is_called_again(tmp_path: Path) -> None:
     source, output = tmp_path / "a.txt", tmp_path / "b.txt"
-    source.write_text("\n".join(f"I have {number} books and a dog." for number in range(1500)))
+    source.write_text("\n".join(unlike_sentences(900, "in the city")))
     journal = tmp_path / "b.txt.parts.jsonl"
     with running_server() as first:
         target = first.target
@@ -228,4 +227,4 @@ def test_a_server_that_dies_and_comes_back_is_called_again(tmp_path: Path) -> No
     with running_server("--port", target.rpartition(":")[2]):
         _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert output.read_text(encoding="utf-8").count("\n") == 1499
+    assert output.read_text(encoding="utf-8").count("\n") == 899
