@@ -16,7 +16,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
 import dragoman
-from dragoman import health_command, translate_command
+from dragoman import health_command, models_command, translate_command
 from dragoman.files import command as files_command
 
 GROUP = "dragoman.commands"
@@ -26,7 +26,7 @@ Command = Callable[[list[str]], int]
 OWN: dict[str, Command] = {
     "translate": translate_command.translate,
     "translate-file": files_command.translate_file,
-    "models": translate_command.models,
+    "models": models_command.models,
     "health": health_command.health,
 }
 

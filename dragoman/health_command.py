@@ -14,7 +14,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from dragoman.connection import Tls, resolve_target
 from dragoman.errors import DragomanError
-from dragoman.translate_command import add_server, seconds, tls_of
+from dragoman.server_flags import add_server, seconds, tls_of
 
 _TIMEOUT_SECONDS = 3.0
 # A proxy that the environment names is for what goes out; that it answers says nothing of a server.

@@ -1,4 +1,4 @@
-"""``dragoman translate`` and ``dragoman models``."""
+"""``dragoman translate``: texts, or standard input line by line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +15,14 @@ from typing import TypedDict
 
 from dragoman import lines
 from dragoman.aio import AsyncClient
-from dragoman.client import Client
-from dragoman.connection import API_KEY_VARIABLE, DEFAULT_TARGET, TARGET_VARIABLE, Tls
+from dragoman.connection import Tls
 from dragoman.errors import DragomanError
 from dragoman.lines import GivenTexts, Line, LineError, LineReader, Source
 from dragoman.options import Beam, Decoding, GlossaryTerm, Greedy, Priority, Sampling
-from dragoman.results import Delta, ModelInfo, Translation
+from dragoman.results import Delta, Translation
+from dragoman.server_flags import add_server, seconds, tls_of
 
 _TIMEOUT_SECONDS = 60.0
-_MOST_LANGUAGES = 6
 
 
 class _Call(TypedDict):
@@ -49,65 +47,8 @@ def translate(arguments: list[str]) -> int:
     try:
         asyncio.run(_translate(options, tls))
     except (DragomanError, LineError) as error:
-        return _complain("translate", error)
+        return complain("translate", error)
     return 0
-
-
-def models(arguments: list[str]) -> int:
-    """List, describe or change the server's models; 1 if the call fails."""
-    parser = argparse.ArgumentParser(
-        prog="dragoman models",
-        description="List the models of a server, describe one, or change them under traffic.",
-    )
-    action = parser.add_mutually_exclusive_group()
-    action.add_argument("name", nargs="?", help="describe this one, as JSON")
-    action.add_argument(
-        "--load",
-        metavar="PATH",
-        help="load this bundle, a path inside the server's model_root; replaces one of its name",
-    )
-    action.add_argument("--unload", metavar="NAME", help="unload this model")
-    add_server(parser)
-    options = parser.parse_args(arguments)
-    tls = tls_of(parser, options)
-    try:
-        with Client(options.server, tls=tls) as client:
-            for line in _model_lines(client, options):
-                print(line)
-    except DragomanError as error:
-        return _complain("models", error)
-    return 0
-
-
-def _model_lines(client: Client, options: argparse.Namespace) -> list[str]:
-    """What the command does, and what there is to say of it."""
-    if options.load is not None:
-        loaded = client.load_model(options.load)
-        replaced = loaded.replaced_digest
-        said = f"loaded, replaces {replaced[:12]}" if replaced else "loaded"
-        return [f"{_row(loaded.model)}\t{said}"]
-    if options.unload is not None:
-        return [f"{_row(client.unload_model(options.unload))}\tunloaded"]
-    if options.name:
-        model = dataclasses.asdict(client.get_model(options.name))
-        return [json.dumps(model, indent=2, ensure_ascii=False)]
-    return [_row(model) for model in client.list_models()]
-
-
-def _row(model: ModelInfo) -> str:
-    sides = (
-        (model.source_languages, model.source_language),
-        (model.target_languages, model.target_language),
-    )
-    pair = " -> ".join(_languages(codes, code) for codes, code in sides)
-    return f"{model.name}\t{pair}\t{model.precision}\t{model.digest[:12]}"
-
-
-def _languages(codes: tuple[str, ...], code: str) -> str:
-    """As many as a line has room for; an older server tells only ``mul``."""
-    if len(codes) <= _MOST_LANGUAGES:
-        return ",".join(codes) or code
-    return f"{','.join(codes[:_MOST_LANGUAGES])},... ({len(codes)})"
 
 
 def _translate_parser() -> argparse.ArgumentParser:
@@ -171,43 +112,6 @@ def _translate_parser() -> argparse.ArgumentParser:
     decoding.add_argument("--seed", type=int, help="sample, and the same each time")
     add_server(parser)
     return parser
-
-
-def add_server(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say where the server is and how to reach it."""
-    server = parser.add_argument_group(
-        "server", f"The API key comes from ${API_KEY_VARIABLE}; arguments are seen by everyone."
-    )
-    text = f"host:port (${TARGET_VARIABLE}, else {DEFAULT_TARGET})"
-    server.add_argument("--server", metavar="TARGET", help=text)
-    server.add_argument("--tls", action="store_true", help="encrypt the connection")
-    server.add_argument("--tls-roots", type=Path, help="trust these certificates (PEM)")
-    server.add_argument("--tls-key", type=Path, help="the client's key (PEM)")
-    server.add_argument("--tls-certificate", type=Path, help="the client's certificate (PEM)")
-
-
-def seconds(text: str) -> float:
-    """A duration from the command line.
-
-    Raises:
-        ValueError: it is none; argparse says so.
-    """
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError
-    return value
-
-
-def tls_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Tls | None:
-    """What the flags say; a file that cannot be read is an error of the command line."""
-    files = options.tls_roots, options.tls_key, options.tls_certificate
-    if not (options.tls or any(files)):
-        return None
-    try:
-        roots, key, certificate = (file.read_bytes() if file else None for file in files)
-    except OSError as error:
-        parser.error(f"{error.filename}: {error.strerror}")
-    return Tls(root_certificates=roots, client_key=key, client_certificates=certificate)
 
 
 def glossary(name: str) -> tuple[GlossaryTerm, ...]:
@@ -350,7 +254,7 @@ def _warn(name: str, result: Translation) -> None:
         print(f"dragoman translate: {name}: {warning.message}", file=sys.stderr)
 
 
-def _complain(command: str, error: DragomanError | LineError) -> int:
+def complain(command: str, error: DragomanError | LineError) -> int:
     """Say in one line why the command ends; its exit status."""
     message = lines.reason(error) if isinstance(error, DragomanError) else str(error)
     with contextlib.suppress(BrokenPipeError):

@@ -20,7 +20,8 @@ from dragoman.files.progress import progress
 from dragoman.files.translator import DOUBTFUL, Call, Sink, translate
 from dragoman.options import Beam, Decoding, Greedy, Priority
 from dragoman.results import Translation, WarningCode
-from dragoman.translate_command import add_server, glossary, tls_of
+from dragoman.server_flags import add_server, tls_of
+from dragoman.translate_command import glossary
 
 # How a translation came about; nothing is missing from it.
 _QUIET = frozenset({WarningCode.RETRIED, WarningCode.SENTENCE_SPLIT, WarningCode.PIVOTED})
