@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +58,13 @@ class RunningServer:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
+    def wait_for_log(self, words: str, seconds: float = 10.0) -> None:
+        """Wait until it has written a line with them."""
+        deadline = time.monotonic() + seconds
+        while words not in "".join(self.log):
+            assert time.monotonic() < deadline, "".join(self.log)
+            time.sleep(0.1)
+
     def resident_megabytes(self) -> float:
         return float(psutil.Process(self.process.pid).memory_info().rss) / 1e6
 
@@ -98,6 +105,19 @@ def running_server(
             process.kill()
             process.wait()
         reader.join(5)
+
+
+def wait_for(act: Callable[[], object], error: type[Exception], seconds: float = 10.0) -> None:
+    """Act again until it raises this error no more."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            act()
+        except error:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _read_log(server: RunningServer) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from test_export import SETTINGS, SOURCES, random_model, trained
+from random_models import SETTINGS, SOURCES, random_model, trained
 
 from export import bundle as writer
 from export.bundle import write_graphs

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto
-from test_export import SETTINGS, SOURCES, random_model, trained
+from random_models import SETTINGS, SOURCES, random_model, trained
 
 from export import bundle as writer
 from export.bundle import ExportSettings, write_graphs
