@@ -12,6 +12,7 @@ from server.text.pipeline import TranslationPipeline
 
 _LONGEST_CODE = 35  # RFC 5646, section 4.4.1
 _MOST_ROUTES = 1000
+_MOST_FOUND = 1000
 Route = tuple[TranslationPipeline, ...]
 """Who translates, one after the other."""
 
@@ -28,16 +29,18 @@ class Catalogue:
         self._pipelines = {pipeline.bundle.manifest.name: pipeline for pipeline in pipelines}
         self._pivoted: dict[tuple[str, ...], list[Route]] = {}
         """What has been found with these models; two of hundreds of languages take a while."""
+        self._found: dict[tuple[str, str, str], TranslationPipeline] = {}
+        """What requests have found: the same few, a thousand times a second."""
 
     def put(self, pipeline: TranslationPipeline) -> None:
         """Give it the requests of its name from now on; it takes the place of whoever had it."""
         self._pipelines[pipeline.bundle.manifest.name] = pipeline
-        self._pivoted.clear()
+        self._forget()
 
     def remove(self, name: str) -> None:
         """Give it no more requests."""
         del self._pipelines[name]
-        self._pivoted.clear()
+        self._forget()
 
     def __iter__(self) -> Iterator[TranslationPipeline]:
         """Pipelines by name."""
@@ -70,6 +73,10 @@ class Catalogue:
             NotReady: the first models are still being loaded.
             UnknownModel: no model has that name, or none that pair.
         """
+        key = source_language, target_language, name
+        known = self._found.get(key)
+        if known is not None:
+            return known
         check_code("source_language", source_language)
         check_code("target_language", target_language)
         self._check_ready()
@@ -79,7 +86,10 @@ class Catalogue:
         if near:
             least = min(near, key=sum)
             index = next(index for index, (far, _) in enumerate(found) if far == least)
-            return candidates[index].between(found[index][1])
+            if len(self._found) >= _MOST_FOUND:  # callers may write a language in many ways
+                self._found.clear()
+            self._found[key] = candidates[index].between(found[index][1])
+            return self._found[key]
         pairs = ", ".join(str(each.pairs) for each in candidates)
         msg = f"no model translates {source_language} -> {target_language}; there is {pairs}"
         raise UnknownModel(msg)
@@ -134,6 +144,11 @@ class Catalogue:
             if len(routes) == _MOST_ROUTES:
                 break
         return routes
+
+    def _forget(self) -> None:
+        """What was found with other models."""
+        self._pivoted.clear()
+        self._found.clear()
 
     def _check_ready(self) -> None:
         if not self._pipelines:
