@@ -93,8 +93,8 @@ class Float32:
 class AsStored(Float32):
     """Float32, of weights that are in the file as the checkpoint has them: half as large, maybe.
 
-    They become float32 whenever they are read, a part of a large matrix at a time. For comparison,
-    where memory is wanted more than time; the session must not compute constants ahead.
+    A matrix becomes float32 whenever it is read, a part of it at a time: for comparison, where
+    memory is wanted more than time.
     """
 
     def linear(
@@ -109,14 +109,16 @@ class AsStored(Float32):
         if weight.dtype == np.float32:
             return super().linear(graph, x, layers, output)
         stored, (size, width) = graph.constant(weight), weight.shape
+        # What depends on constants alone is computed first, or when the graph is loaded: all
+        # matrices at once. So the last column, which may lie beyond the end, depends on x.
+        last = graph.node("Shape", [x], start=0, end=1)
+        last = graph.node("Add", [last, graph.integers(width)])
         count = max(1, _BLOCK_BYTES // (4 * width))
         starts = range(0, size, count)
         parts = []
         for start in starts:
-            rows = stored
-            if size > count:
-                ends = graph.integers(start), graph.integers(min(start + count, size))
-                rows = graph.node("Slice", [stored, *ends, graph.integers(0)])
+            ends = graph.node("Concat", [graph.integers(start + count), last], axis=0)
+            rows = graph.node("Slice", [stored, graph.integers(start, 0), ends])
             inputs = [x, graph.node("Cast", [rows], to=FLOAT)]
             if bias is not None:
                 inputs.append(graph.constant(bias[start : start + count], np.float32))
@@ -128,16 +130,6 @@ class AsStored(Float32):
         """Gather, make float32, multiply."""
         rows = graph.node("Gather", [graph.constant(stored_array(table)), ids])
         return self._scaled(graph, graph.node("Cast", [rows], to=FLOAT), scale)
-
-
-class Float16(Float32):
-    """Everything in float16, for CUDA, whose kernels add up in float32.
-
-    That holds for products of matrices, for attention's softmax and for layer normalisation; what
-    is rounded is what they read and write.
-    """
-
-    floats = np.float16
 
 
 class _Int8:
