@@ -215,6 +215,25 @@ def test_a_check_that_finds_other_logits_fails(
     assert "logits of 8 sentences differ by" in capsys.readouterr().err
 
 
+def test_a_check_without_the_tokenizer_fails_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = marian(tmp_path / "checkpoint")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["tokenizer_class"] = "NobodysTokenizer"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40"]
+    languages = ["--source", "en", "--target", "de"]
+    assert main([str(folder), "--check", *languages, *sizes]) == 2
+    said = capsys.readouterr()
+    assert "8 of 8 outputs are equal" in said.out
+    assert "split" not in said.out
+    start, _, reason = said.err.splitlines()[-1].partition(", so it was not compared: ")
+    assert start == "dragoman import: transformers cannot read the tokenizer"
+    assert "instantiate" in reason
+    assert "sentencepiece" in reason  # of the lines below it, too
+
+
 @pytest.mark.parametrize("side", ["--source", "--target"])
 def test_a_language_that_a_model_of_many_has_not_is_refused(
     tmp_path: Path, side: str, capsys: pytest.CaptureFixture[str]
