@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor
 
-from export.builder import FLOAT, MICROSOFT, GraphBuilder, stored_array
+from export.builder import MICROSOFT, GraphBuilder, stored_array
 from export.calibration import Calibration, Range
 from export.network import Matrix
 
@@ -90,46 +90,14 @@ class Float32:
         return graph.node("Mul", [rows, graph.constant(self.floats(scale))])
 
 
-class AsStored(Float32):
-    """Float32, of weights that are in the file as the checkpoint has them: half as large, maybe.
+class Float16(Float32):
+    """Everything in float16, for CUDA, whose kernels add up in float32.
 
-    A matrix becomes float32 whenever it is read, a part of it at a time: for comparison, where
-    memory is wanted more than time.
+    That holds for products of matrices, for attention's softmax and for layer normalisation; what
+    is rounded is what they read and write.
     """
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        x: str,
-        layers: list[Matrix],
-        output: str | None = None,
-    ) -> str:
-        """A Gemm a part, and their outputs side by side."""
-        weight, bias = joined(layers)
-        if weight.dtype == np.float32:
-            return super().linear(graph, x, layers, output)
-        stored, (size, width) = graph.constant(weight), weight.shape
-        # What depends on constants alone is computed first, or when the graph is loaded: all
-        # matrices at once. So the last column, which may lie beyond the end, depends on x.
-        last = graph.node("Shape", [x], start=0, end=1)
-        last = graph.node("Add", [last, graph.integers(width)])
-        count = max(1, _BLOCK_BYTES // (4 * width))
-        starts = range(0, size, count)
-        parts = []
-        for start in starts:
-            ends = graph.node("Concat", [graph.integers(start + count), last], axis=0)
-            rows = graph.node("Slice", [stored, graph.integers(start, 0), ends])
-            inputs = [x, graph.node("Cast", [rows], to=FLOAT)]
-            if bias is not None:
-                inputs.append(graph.constant(bias[start : start + count], np.float32))
-            name = output if len(starts) == 1 else None
-            parts.append(graph.node("Gemm", inputs, transB=1, output=name))
-        return parts[0] if len(parts) == 1 else graph.node("Concat", parts, axis=1, output=output)
-
-    def embedding(self, graph: GraphBuilder, table: Tensor, ids: str, scale: float) -> str:
-        """Gather, make float32, multiply."""
-        rows = graph.node("Gather", [graph.constant(stored_array(table)), ids])
-        return self._scaled(graph, graph.node("Cast", [rows], to=FLOAT), scale)
+    floats = np.float16
 
 
 class _Int8:

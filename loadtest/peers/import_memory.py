@@ -1,6 +1,6 @@
 """Memory that ``dragoman import`` takes for a model of NLLB-200 distilled 600M's shape.
 
-    python -m loadtest.peers.import_memory [--stored float32|float16|bfloat16] [--precision fp32 int8 fp16]
+    python -m loadtest.peers.import_memory [--stored float16] [--precision fp32 int8 fp16]
 
 The weights are drawn. What counts is the largest sum of all that the process holds while it
 imports: anonymous memory, which is its own, and resident memory, which counts pages of mapped files

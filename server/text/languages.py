@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import langcodes
@@ -39,10 +40,9 @@ class Pairs:
             for code in (manifest.source_language, manifest.target_language)
         )
         # Side by side: pairs of two models of hundreds of languages are tens of thousands.
-        self._source, self._target = (
-            functools.lru_cache(maxsize=1024)(functools.partial(_closest, offered=codes))
-            for codes in (self.sources, self.targets)
-        )
+        self._source = _closest_of(self.sources)
+        same = self.sources == self.targets
+        self._target = self._source if same else _closest_of(self.targets)
         self.nearest = functools.lru_cache(maxsize=1024)(self._nearest)
         """As :meth:`_nearest`, remembered."""
 
@@ -53,6 +53,22 @@ class Pairs:
             for codes in (self.sources, self.targets)
         )
         return f"{source} -> {target}"
+
+    def served(self, sources: list[str], targets: list[str]) -> tuple[set[str], set[str]]:
+        """Those of the languages that it reads, and those that it writes."""
+        return (
+            {code for code in sources if self._source(code)[0] <= SAME},
+            {code for code in targets if self._target(code)[0] <= SAME},
+        )
+
+    def meet(self, others: Iterable[Pairs]) -> None:
+        """Know how far the languages of both are apart, for whoever asks.
+
+        Two models of hundreds of languages take most of a second, which may be in another thread.
+        """
+        for other in others:
+            self.served(other.sources, other.targets)
+            other.served(self.sources, self.targets)
 
     def _nearest(self, source: str, target: str) -> tuple[tuple[int, int], Pair]:
         """The pair whose languages are the closest to these, and how far they are.
@@ -66,6 +82,11 @@ class Pairs:
         )
         ids = (*before.source_ids, *after.asked_ids)
         return (first, second), Pair(from_language, to_language, ids, tuple(after.target_ids))
+
+
+def _closest_of(offered: list[str]) -> Callable[[str], tuple[int, str]]:
+    """:func:`_closest` of these, remembered."""
+    return functools.lru_cache(maxsize=1024)(functools.partial(_closest, offered=offered))
 
 
 def _closest(wanted: str, offered: list[str]) -> tuple[int, str]:

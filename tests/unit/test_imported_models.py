@@ -7,19 +7,25 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
 
 from checkpoints import ENGLISH, m2m, marian, mt5, t5, t5_gated
+from export import trial
 from export.imported import reference
 from export.imported.architectures import read_model
 from export.imported.bundle import ImportSettings, Precision, draft_bundle, write_imported
 from export.imported.checkpoint import Checkpoint, ImportRefused
 from export.imported.command import main
-from export.imported.compare import Sentences, translated
+from export.imported.compare import Sentences, Translated, translated
 from export.imported.model import ImportedModel
 from export.imported.reference import logits_difference, reference_network, reference_output
 from export.verify import BUDGETS, Budget, Exported
-from server.bundle import Bundle, open_bundle
+from server.bundle import DECODER, ENCODER, Bundle, open_bundle
 from server.engine.request import DecodingParameters, FinishReason
 from server.text.languages import Pairs
 from server.text.tokenizer import tokenizers_of
@@ -112,6 +118,64 @@ def test_other_precisions_are_compared_with_float32(
     assert bundle.manifest.precision == precision
     assert bundle.manifest.provider == ("cuda" if precision == "fp16" else "cpu")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def stored_as(folder: Path, floats: str) -> Path:
+    """The checkpoint with its weights in other floats."""
+    path = folder / "model.safetensors"
+    tensors = {name: one.to(getattr(torch, floats)) for name, one in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+# T5's queries are scaled, so they and what is joined with them are float32.
+@pytest.mark.parametrize(
+    ("kind", "floats", "share"),
+    [("m2m", "float16", 0.55), ("m2m", "bfloat16", 0.55), ("t5", "float16", 0.8)],
+)
+def test_the_reference_of_a_checkpoint_in_16_bits_is_smaller_and_says_the_same(
+    tmp_path: Path, kind: str, floats: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = read_model(Checkpoint(stored_as(MAKERS[kind](tmp_path / "checkpoint"), floats)))
+    monkeypatch.setattr(trial, "_PART_BYTES", 2000)  # several parts, the last one shorter
+    found: list[Translated] = []
+    sizes = []
+    for name, for_trial in (("whole", False), ("reference", True)):
+        place = tmp_path / name
+        place.mkdir()
+        draft = draft_bundle(model, place, settings(model), for_trial=for_trial)
+        _, pair = Pairs(draft.manifest).nearest("en", "de")
+        found.append(translated(draft, Sentences(SOURCES), pair, found[0] if found else None))
+        sizes.append(stored_bytes(draft))
+    np.testing.assert_allclose(found[1].logits, found[0].logits, rtol=0, atol=2e-5)
+    assert found[1].ids == found[0].ids
+    assert sizes[1] < share * sizes[0]
+
+
+def stored_bytes(draft: Bundle) -> int:
+    """Bytes of the matrices in both graphs."""
+    graphs = [onnx.load(draft.folder / name).graph for name in (ENCODER, DECODER)]
+    return sum(
+        len(numpy_helper.to_array(one).tobytes())
+        for graph in graphs
+        for one in graph.initializer
+        if len(one.dims) > 1
+    )
+
+
+def test_float16_in_parts_is_float16(tmp_path: Path) -> None:
+    model = read_model(Checkpoint(stored_as(m2m(tmp_path / "checkpoint"), "float16")))
+    half = dataclasses.replace(settings(model), precision="fp16")
+    found: list[Translated] = []
+    for name, for_trial in (("whole", False), ("parts", True)):
+        place = tmp_path / name
+        place.mkdir()
+        draft = draft_bundle(model, place, half, for_trial=for_trial)
+        _, pair = Pairs(draft.manifest).nearest("en", "de")
+        found.append(translated(draft, Sentences(SOURCES), pair, found[0] if found else None))
+    difference = np.abs(found[1].logits - found[0].logits)[found[0].counted]
+    assert difference.max() < 0.02
+    assert difference.mean() < 0.002
 
 
 def test_a_precision_that_loses_too_much_is_not_written(
