@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,10 +18,9 @@ from export.imported.card import imported_card
 from export.imported.compare import ImportReport, Sentences, Translated, check, compare, translated
 from export.imported.model import ImportedModel
 from export.place import check_limits, new_bundle, producer, write_manifest, write_report
-from export.precision import Precision as GraphPrecision
 from export.precision import precision_of
 from export.slots import slots_graph
-from export.trial import AsStored, Float16InParts
+from export.trial import AsStored
 from export.verify import ExportError
 from export.weights import WeightsFile
 from server import bundle as reader
@@ -39,7 +36,6 @@ _CACHES: dict[Precision, CacheType] = {
     "int8-rows": "float32",
     "fp16": "float16",
 }
-_FOR_TRIAL: dict[Precision, GraphPrecision] = {"fp32": AsStored(), "fp16": Float16InParts()}
 _GOLDENS = 8
 _HEAD_SIZES = 8
 """What the attention operator takes multiples of."""
@@ -96,7 +92,7 @@ def write_imported(
 
 
 def draft_bundle(
-    model: ImportedModel, folder: Path, settings: ImportSettings, *, for_trial: bool = False
+    model: ImportedModel, folder: Path, settings: ImportSettings, *, as_stored: bool = False
 ) -> Bundle:
     """Graphs, weights and tokenizers, and a manifest without digests.
 
@@ -104,17 +100,18 @@ def draft_bundle(
         model: what is built.
         folder: where; empty.
         settings: of the import.
-        for_trial: whether it is run here and nowhere else: graphs that say the same for less
-            memory. Float32 stays in the checkpoint's floats, float16 becomes float32 part by part.
+        as_stored: whether weights stay in the checkpoint's floats and graphs compute in float32,
+            whatever the settings say: slow, not larger than the checkpoint, not to be served.
     """
-    _log.info("writing %s graphs%s", settings.precision, " to compare" if for_trial else "")
+    _log.info("writing %s graphs", "reference" if as_stored else settings.precision)
     with WeightsFile(folder / reader.WEIGHTS) as weights:
         for name, graph, limit in (
             (reader.ENCODER, encoder_graph, settings.max_source_tokens),
             (reader.DECODER, decoder_graph, settings.max_target_tokens),
         ):
-            trial = _FOR_TRIAL.get(settings.precision) if for_trial else None
-            precision = trial or precision_of(settings.precision, Calibration.nothing())
+            precision = (
+                AsStored() if as_stored else precision_of(settings.precision, Calibration.nothing())
+            )
             cache = _CACHES[settings.precision]
             onnx.save(graph(model.network, precision, cache, limit, weights), str(folder / name))
             model.release()
@@ -144,32 +141,21 @@ def _compared(
         _log.info("translating %d sentences", len(sentences.sources))
         report = ImportReport(precision="fp32", compared_with="nothing", measured_on=HOST.provider)
         return report, translated(draft, sentences, pair)
-    with _beside(draft.folder) as folder:
+    beside = draft.folder.with_name(f"{draft.folder.name}.float32")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
         exact = dataclasses.replace(settings, precision="fp32")
-        float32 = translated(draft_bundle(model, folder, exact, for_trial=True), sentences, pair)
+        reference = draft_bundle(model, beside, exact, as_stored=True)
+        float32 = translated(reference, sentences, pair)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     _log.info("comparing %d sentences with those of float32", len(sentences.sources))
-    if settings.precision in _FOR_TRIAL:
-        with _beside(draft.folder) as folder:
-            trial = draft_bundle(model, folder, settings, for_trial=True)
-            ours = translated(trial, sentences, pair, float32)
-    else:
-        ours = translated(draft, sentences, pair, float32)
+    ours = translated(draft, sentences, pair, float32)
     report = compare(settings.precision, HOST.provider, ours, float32, sentences)
     if settings.gated:
         check(report)
     return report, ours
-
-
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A folder for what is run and thrown away."""
-    beside = folder.with_name(f"{folder.name}.trial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        yield beside
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _manifest(model: ImportedModel, folder: Path, settings: ImportSettings) -> Manifest:

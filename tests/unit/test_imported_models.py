@@ -140,10 +140,10 @@ def test_the_reference_of_a_checkpoint_in_16_bits_is_smaller_and_says_the_same(
     monkeypatch.setattr(trial, "_PART_BYTES", 2000)  # several parts, the last one shorter
     found: list[Translated] = []
     sizes = []
-    for name, for_trial in (("whole", False), ("reference", True)):
+    for name, as_stored in (("whole", False), ("reference", True)):
         place = tmp_path / name
         place.mkdir()
-        draft = draft_bundle(model, place, settings(model), for_trial=for_trial)
+        draft = draft_bundle(model, place, settings(model), as_stored=as_stored)
         _, pair = Pairs(draft.manifest).nearest("en", "de")
         found.append(translated(draft, Sentences(SOURCES), pair, found[0] if found else None))
         sizes.append(stored_bytes(draft))
@@ -161,21 +161,6 @@ def stored_bytes(draft: Bundle) -> int:
         for one in graph.initializer
         if len(one.dims) > 1
     )
-
-
-def test_float16_in_parts_is_float16(tmp_path: Path) -> None:
-    model = read_model(Checkpoint(stored_as(m2m(tmp_path / "checkpoint"), "float16")))
-    half = dataclasses.replace(settings(model), precision="fp16")
-    found: list[Translated] = []
-    for name, for_trial in (("whole", False), ("parts", True)):
-        place = tmp_path / name
-        place.mkdir()
-        draft = draft_bundle(model, place, half, for_trial=for_trial)
-        _, pair = Pairs(draft.manifest).nearest("en", "de")
-        found.append(translated(draft, Sentences(SOURCES), pair, found[0] if found else None))
-    difference = np.abs(found[1].logits - found[0].logits)[found[0].counted]
-    assert difference.max() < 0.02
-    assert difference.mean() < 0.002
 
 
 def test_a_precision_that_loses_too_much_is_not_written(
