@@ -55,7 +55,7 @@ class GraphBuilder:
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
-    def constant(self, value: Array, kind: DTypeLike = None) -> str:
+    def constant(self, value: Array, kind: DTypeLike | None = None) -> str:
         """A constant; equal ones are stored once, which is what tied weights are.
 
         Args:
