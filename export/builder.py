@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+import torch
+from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
@@ -24,6 +25,7 @@ FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
 INT8, FLOAT16 = TensorProto.INT8, TensorProto.FLOAT16
 DOUBLE, BOOL = TensorProto.DOUBLE, TensorProto.BOOL
 Array = NDArray[Any] | np.generic
+_BFLOAT16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)  # NumPy itself has none
 
 
 class GraphBuilder:
@@ -53,17 +55,25 @@ class GraphBuilder:
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
-    def constant(self, value: Array) -> str:
-        """A constant; equal ones are stored once, which is what tied weights are."""
+    def constant(self, value: Array, kind: DTypeLike | None = None) -> str:
+        """A constant; equal ones are stored once, which is what tied weights are.
+
+        Args:
+            value: what it holds.
+            kind: what it is stored as, if not as it is; a large one is turned into that part by
+                part, when it is written.
+        """
         array = np.asarray(value, order="C")
-        key = digest(array)
+        kind = array.dtype if kind is None else np.dtype(kind)
+        key = digest(array, kind)
         if key not in self._known:
             name = f"constant_{len(self._constants)}"
             self._known[key] = name
-            if self._weights is None or array.nbytes < SMALLEST:
+            if self._weights is None or array.size * kind.itemsize < SMALLEST:
+                array = array.astype(kind, copy=False)
                 self._constants.append(numpy_helper.from_array(array, name))
             else:
-                self._constants.append(self._weights.tensor(array, name, key))
+                self._constants.append(self._weights.tensor(array, name, key, kind))
         return self._known[key]
 
     def transposed(self, matrix: NDArray[Any]) -> str:
@@ -72,7 +82,7 @@ class GraphBuilder:
         A matrix that is stored already, such as a tied embedding, is not stored a second time:
         the node that turns it is folded away when ONNX Runtime loads the graph.
         """
-        if digest(np.asarray(matrix, order="C")) in self._known:
+        if digest(np.asarray(matrix, order="C"), matrix.dtype) in self._known:
             return self.node("Transpose", [self.constant(matrix)], perm=[1, 0])
         return self.constant(matrix.T)
 
@@ -130,6 +140,15 @@ class GraphBuilder:
     def _name(self, operator: str) -> str:
         self._count += 1
         return f"{operator}_{self._count}"
+
+
+def stored_array(tensor: Tensor) -> NDArray[Any]:
+    """A weight in the floats that it is kept in, not copied."""
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.contiguous().view(torch.int16).numpy().view(_BFLOAT16)
+    array: NDArray[Any] = tensor.numpy()
+    return array
 
 
 def array_of(tensor: Tensor) -> NDArray[np.float32]:

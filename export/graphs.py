@@ -207,9 +207,7 @@ class _Stack:
 
     def tokens(self, embedding: Embedding, ids: str) -> str:
         """Token embeddings times their scale."""
-        return self.precision.embedding(
-            self.graph, array_of(embedding.tokens), ids, embedding.scale
-        )
+        return self.precision.embedding(self.graph, embedding.tokens, ids, embedding.scale)
 
     def encoder_layer(self, x: str, layer: EncoderLayer, shape: str, bias: str) -> str:
         """Self-attention over padded rows, feed-forward."""

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from torch import Tensor
 
-from export.builder import MICROSOFT, GraphBuilder, array_of
+from export.builder import MICROSOFT, GraphBuilder, stored_array
 from export.calibration import Calibration, Range
 from export.network import Matrix
 
@@ -55,7 +56,7 @@ class Precision(Protocol):
             output: the result's name, if it must have one.
         """
 
-    def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
+    def embedding(self, graph: GraphBuilder, table: Tensor, ids: str, scale: float) -> str:
         """Rows ``ids`` of table [V, M], times scale; floats, the shape of ids and M."""
 
 
@@ -75,12 +76,15 @@ class Float32:
         """One Gemm; the weight stays as it is, so that a tied embedding can share it."""
         weight, bias = joined(layers)
         parts = [weight] if bias is None else [weight, bias]
-        inputs = [x, *(graph.constant(part.astype(self.floats, copy=False)) for part in parts)]
+        inputs = [x, *(graph.constant(part, self.floats) for part in parts)]
         return graph.node("Gemm", inputs, transB=1, output=output)
 
-    def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
+    def embedding(self, graph: GraphBuilder, table: Tensor, ids: str, scale: float) -> str:
         """Gather and multiply."""
-        rows = graph.node("Gather", [graph.constant(table.astype(self.floats, copy=False)), ids])
+        rows = graph.node("Gather", [graph.constant(stored_array(table), self.floats), ids])
+        return self._scaled(graph, rows, scale)
+
+    def _scaled(self, graph: GraphBuilder, rows: str, scale: float) -> str:
         if scale == 1.0:
             return rows
         return graph.node("Mul", [rows, graph.constant(self.floats(scale))])
@@ -102,9 +106,9 @@ class _Int8:
     floats: type[np.floating[Any]] = np.float32
     own_projection = False  # of calibrated networks, whose matrices are known by what they are
 
-    def embedding(self, graph: GraphBuilder, table: Floats, ids: str, scale: float) -> str:
+    def embedding(self, graph: GraphBuilder, table: Tensor, ids: str, scale: float) -> str:
         """Gather int8 rows and their scales."""
-        matrix, scales = quantise(table, _TABLE_LIMIT)
+        matrix, scales = quantise(stored_array(table), _TABLE_LIMIT)
         rows = graph.node("Gather", [graph.constant(matrix), ids])
         floats = graph.node("Cast", [rows], to=1)
         of_rows = graph.node("Gather", [graph.constant((scales * scale)[:, None]), ids])
@@ -137,7 +141,7 @@ class Int8(_Int8):
                 "QuantizeLinear", [x, graph.constant(scale), graph.constant(zero)]
             )
         inputs = _factors(graph, self._values[key], (scale, zero), matrix, scales)
-        inputs += [] if bias is None else [graph.constant(bias)]
+        inputs += [] if bias is None else [graph.constant(bias, np.float32)]
         outputs: list[str] | int = [output] if output else 1
         return graph.nodes("MatMulIntegerToFloat", inputs, outputs, domain=MICROSOFT)[0]
 
@@ -172,7 +176,7 @@ class Int8Rows(_Int8):
         if bias is None:
             return graph.node("Mul", [product, row_scales], output=output)
         scaled = graph.node("Mul", [product, row_scales])
-        return graph.node("Add", [scaled, graph.constant(bias)], output=output)
+        return graph.node("Add", [scaled, graph.constant(bias, np.float32)], output=output)
 
     def _quantise_rows(self, graph: GraphBuilder, x: str) -> tuple[str, str]:
         """Uint8 values [R, K] around 128 and scales float32 [R, 1] of x."""
@@ -219,26 +223,30 @@ def _factors(
     ]
 
 
-def joined(layers: list[Matrix]) -> tuple[Floats, Floats | None]:
+def joined(layers: list[Matrix]) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Weights [N, K] and biases [N] of layers that read the same input, side by side.
 
-    All of them have a bias, or none.
+    All of them have a bias, or none; floats as they are stored.
     """
-    weights = [array_of(layer.weight) for layer in layers]
-    biases = [array_of(layer.bias) for layer in layers if layer.bias is not None]
+    weights = [stored_array(layer.weight) for layer in layers]
+    biases = [stored_array(layer.bias) for layer in layers if layer.bias is not None]
     weight = np.concatenate(weights) if len(weights) > 1 else weights[0]  # no copy of a large one
     return weight, np.concatenate(biases) if biases else None
 
 
-def quantise(weight: Floats, limit: int = _WEIGHT_LIMIT) -> tuple[NDArray[np.int8], Floats]:
-    """Int8 [N, K] and a float32 scale [N] for each row of a matrix [N, K], each to the nearest."""
+def quantise(weight: NDArray[Any], limit: int = _WEIGHT_LIMIT) -> tuple[NDArray[np.int8], Floats]:
+    """Int8 [N, K] and a float32 scale [N] for each row of a matrix [N, K], each to the nearest.
+
+    The matrix may be of any floats.
+    """
     scales = np.empty(len(weight), np.float32)
     values = np.empty(weight.shape, np.int8)
-    count = max(1, _BLOCK_BYTES // max(1, weight[:1].nbytes))
+    count = max(1, _BLOCK_BYTES // max(1, 4 * weight.shape[1]))
     for start in range(0, len(weight), count):
         rows = slice(start, start + count)
-        scales[rows] = _row_scales(weight[rows], limit)
-        values[rows] = np.round(weight[rows] / scales[rows, None]).clip(-limit, limit)
+        block = weight[rows].astype(np.float32, copy=False)
+        scales[rows] = _row_scales(block, limit)
+        values[rows] = np.round(block / scales[rows, None]).clip(-limit, limit)
     return values, scales
 
 

@@ -268,20 +268,20 @@ def forced_logits(
     """Logits [B, T, V] of the exported graphs, step by step on given inputs [B, T]."""
     pool, vocabulary, tokens = exported.pool, exported.vocabulary, exported.tokens
     pool.reset()
+    found = np.empty((*target_in.shape, vocabulary), np.float32)
     sequences = [sequence_of(ids, max_tokens=1, eos_id=tokens.eos) for ids in sources]
     for sequence in sequences:
         slot = pool.allocate()
         pool.start(slot, sequence.source_length, tokens.bos)
         sequence.slots = [slot]
     exported.runner.encode(sequences)
-    steps = []
-    for column in target_in.T:
+    for step, column in enumerate(target_in.T):
         pool.tokens[: len(sources)] = column
         logits = exported.runner.decode(len(sources))
-        steps.append(logits.values[:, :vocabulary].copy())
+        found[:, step] = logits.values[:, :vocabulary]
         pool.positions[: len(sources)] += 1
     pool.reset()
-    return np.stack(steps, axis=1)
+    return found
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

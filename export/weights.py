@@ -19,6 +19,8 @@ from onnx import TensorProto
 _PAGE = 4096  # what is mapped begins at a page
 SMALLEST = 1024
 """Bytes of an array from which it is kept here."""
+_BLOCK = 1 << 22
+"""Values that are turned into another kind at once."""
 
 
 class WeightsFile:
@@ -43,28 +45,35 @@ class WeightsFile:
         """Close it."""
         self._file.close()
 
-    def tensor(self, array: NDArray[Any], name: str, content: bytes) -> TensorProto:
+    def tensor(
+        self, array: NDArray[Any], name: str, content: bytes, kind: np.dtype[Any]
+    ) -> TensorProto:
         """A tensor of that name whose values are in the file.
 
         Args:
             array: what it holds; not kept.
             name: in its graph.
             content: of :func:`digest`.
+            kind: what it is stored as.
         """
         if content not in self._places:
             self._file.write(bytes(-self._file.tell() % _PAGE))
-            self._places[content] = self._file.tell(), array.nbytes
-            self._file.write(array.reshape(-1).view(np.uint8).data)
+            self._places[content] = self._file.tell(), array.size * kind.itemsize
+            values = array.reshape(-1)
+            for start in range(0, len(values), _BLOCK):
+                part = values[start : start + _BLOCK].astype(kind, copy=False)
+                self._file.write(part.view(np.uint8).data)
         tensor = TensorProto(name=name, data_location=TensorProto.EXTERNAL, dims=array.shape)
-        tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(kind)
         offset, length = self._places[content]
         for key, value in (("location", self._name), ("offset", offset), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
         return tensor
 
 
-def digest(array: NDArray[Any]) -> bytes:
-    """What makes two arrays one: kind, shape and values."""
-    found = hashlib.blake2b(repr((array.dtype.str, array.shape)).encode(), digest_size=32)
+def digest(array: NDArray[Any], kind: np.dtype[Any]) -> bytes:
+    """What makes two arrays one: shape, values, their kind and the kind that they are stored as."""
+    header = repr((array.dtype.name, kind.name, array.shape))
+    found = hashlib.blake2b(header.encode(), digest_size=32)
     found.update(array.reshape(-1).view(np.uint8).data)
     return found.digest()

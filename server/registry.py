@@ -104,6 +104,7 @@ class ModelRegistry:
             except BaseException:
                 await asyncio.gather(*(model.drain(0.0) for model in models))
                 raise
+            await self._acquaint(models)
             for model in models:
                 self._publish(model)
             await self._tell()
@@ -159,6 +160,7 @@ class ModelRegistry:
         bundle = await asyncio.to_thread(open_bundle, folder)
         self._check_room(bundle.manifest.name)
         model = await self._bring_up(bundle)
+        await self._acquaint([model])
         if self._closing:
             await model.drain(0.0)
             self._check_open()
@@ -198,6 +200,16 @@ class ModelRegistry:
             await model.drain(0.0)
             raise
         return model
+
+    async def _acquaint(self, models: list[LiveModel]) -> None:
+        """Let new models know the others' languages before the search for pivots asks for them."""
+        if not self._settings.pivot_languages:
+            return
+        known = [model.pairs for model in self._catalogue]
+        for model in models:
+            pairs = model.pipeline.pairs
+            await asyncio.to_thread(pairs.meet, [*known])
+            known.append(pairs)
 
     def _publish(self, model: LiveModel) -> LiveModel | None:
         """Give it the requests of its name from now on; returns whom it replaced."""

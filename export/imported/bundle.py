@@ -20,6 +20,7 @@ from export.imported.model import ImportedModel
 from export.place import check_limits, new_bundle, producer, write_manifest, write_report
 from export.precision import precision_of
 from export.slots import slots_graph
+from export.trial import AsStored
 from export.verify import ExportError
 from export.weights import WeightsFile
 from server import bundle as reader
@@ -90,15 +91,27 @@ def write_imported(
     return open_bundle(folder), report
 
 
-def draft_bundle(model: ImportedModel, folder: Path, settings: ImportSettings) -> Bundle:
-    """Graphs, weights and tokenizers, and a manifest without digests."""
-    _log.info("writing %s graphs", settings.precision)
+def draft_bundle(
+    model: ImportedModel, folder: Path, settings: ImportSettings, *, as_stored: bool = False
+) -> Bundle:
+    """Graphs, weights and tokenizers, and a manifest without digests.
+
+    Args:
+        model: what is built.
+        folder: where; empty.
+        settings: of the import.
+        as_stored: whether weights stay in the checkpoint's floats and graphs compute in float32,
+            whatever the settings say: slow, not larger than the checkpoint, not to be served.
+    """
+    _log.info("writing %s graphs", "reference" if as_stored else settings.precision)
     with WeightsFile(folder / reader.WEIGHTS) as weights:
         for name, graph, limit in (
             (reader.ENCODER, encoder_graph, settings.max_source_tokens),
             (reader.DECODER, decoder_graph, settings.max_target_tokens),
         ):
-            precision = precision_of(settings.precision, Calibration.nothing())
+            precision = (
+                AsStored() if as_stored else precision_of(settings.precision, Calibration.nothing())
+            )
             cache = _CACHES[settings.precision]
             onnx.save(graph(model.network, precision, cache, limit, weights), str(folder / name))
             model.release()
@@ -133,7 +146,8 @@ def _compared(
     beside.mkdir()
     try:
         exact = dataclasses.replace(settings, precision="fp32")
-        float32 = translated(draft_bundle(model, beside, exact), sentences, pair)
+        reference = draft_bundle(model, beside, exact, as_stored=True)
+        float32 = translated(reference, sentences, pair)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     _log.info("comparing %d sentences with those of float32", len(sentences.sources))

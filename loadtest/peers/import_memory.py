@@ -1,6 +1,6 @@
 """Memory that ``dragoman import`` takes for a model of NLLB-200 distilled 600M's shape.
 
-    python -m loadtest.peers.import_memory [--stored float32|float16] [--precision fp32 int8 fp16]
+    python -m loadtest.peers.import_memory [--stored float16] [--precision fp32 int8 fp16]
 
 The weights are drawn. What counts is the largest sum of all that the process holds while it
 imports: anonymous memory, which is its own, and resident memory, which counts pages of mapped files
@@ -29,7 +29,7 @@ from loadtest.peers.pieces import write_m2m_tokenizer
 _INTERVAL_SECONDS = 0.02
 _LANGUAGES = ("eng_Latn", "deu_Latn", "zho_Hant")
 _TEXTS = Path("loadtest/sentences.txt")
-_KINDS = {"float32": torch.float32, "float16": torch.float16}
+_KINDS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)

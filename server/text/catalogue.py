@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from server.errors import InvalidRequest, NotReady, UnknownModel
 from server.text.languages import SAME, distance, is_code
@@ -28,7 +29,8 @@ class Catalogue:
         """Take the pipelines; their names are their bundles'."""
         self._pipelines = {pipeline.bundle.manifest.name: pipeline for pipeline in pipelines}
         self._pivoted: dict[tuple[str, ...], list[Route]] = {}
-        """What has been found with these models; two of hundreds of languages take a while."""
+        """What has been found with these models; two of hundreds of languages take a tenth of a
+        second, where they know each other's languages (:meth:`Pairs.meet`)."""
         self._found: dict[tuple[str, str, str], TranslationPipeline] = {}
         """What requests have found: the same few, a thousand times a second."""
 
@@ -109,11 +111,10 @@ class Catalogue:
         except UnknownModel:
             if name:
                 raise
-            for pivot in pivots:
-                with contextlib.suppress(UnknownModel):
-                    first = self.find(source_language, pivot, "")
-                    return first, self.find(first.pair.target_language, target_language, "")
-            raise
+            route = _by_way_of(pivots, source_language, target_language, self._found)
+            if route is None:
+                raise
+            return route
 
     def pivoted(self, pivots: Sequence[str]) -> list[Route]:
         """Every pair that goes through a third language, by way of its models.
@@ -127,20 +128,16 @@ class Catalogue:
 
     def _look_for_pivoted(self, pivots: Sequence[str]) -> list[Route]:
         routes: list[Route] = []
-        straight = {
-            (source, target)
-            for each in self
-            for source in each.pairs.sources
-            for target in each.pairs.targets
-        }
-        sources, targets = ({pair[side] for pair in straight} for side in (0, 1))
-        for source, target in itertools.product(sorted(sources), sorted(targets)):
-            if (source, target) in straight or distance(target, source) <= SAME:
+        sources = sorted({code for each in self for code in each.pairs.sources})
+        targets = sorted({code for each in self for code in each.pairs.targets})
+        straight = [each.pairs.served(sources, targets) for each in self]
+        found = functools.cache(self._found)  # each of a thousand routes has one of few halves
+        for source, target in itertools.product(sources, targets):
+            if any(source in some and target in others for some, others in straight):
                 continue
-            with contextlib.suppress(UnknownModel):
-                route = self.route(source, target, "", pivots)
-                if len(route) > 1:
-                    routes.append(route)
+            route = _by_way_of(pivots, source, target, found)
+            if route is not None and distance(target, source) > SAME:
+                routes.append(route)
             if len(routes) == _MOST_ROUTES:
                 break
         return routes
@@ -150,10 +147,31 @@ class Catalogue:
         self._pivoted.clear()
         self._found.clear()
 
+    def _straight(self, source_language: str, target_language: str) -> TranslationPipeline | None:
+        """As :meth:`find`, of any name; None if no model translates the pair."""
+        with contextlib.suppress(UnknownModel):
+            return self.find(source_language, target_language, "")
+        return None
+
     def _check_ready(self) -> None:
         if not self._pipelines:
             msg = "the server is still loading its models"
             raise NotReady(msg, retry_after_seconds=1.0)
+
+
+def _by_way_of(
+    pivots: Sequence[str],
+    source: str,
+    target: str,
+    found: Callable[[str, str], TranslationPipeline | None],
+) -> Route | None:
+    """The two pipelines of the first of these languages that has both; None if none has."""
+    for pivot in pivots:
+        first = found(source, pivot)
+        second = found(first.pair.target_language, target) if first else None
+        if first and second:
+            return first, second
+    return None
 
 
 def check_code(field: str, code: str) -> None:

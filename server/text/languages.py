@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import langcodes
@@ -36,10 +37,9 @@ class Pairs:
         self._known = {language.code: language for language in manifest.languages}
         self.sources, self.targets = sides(manifest)
         # Side by side: pairs of two models of hundreds of languages are tens of thousands.
-        self._source, self._target = (
-            functools.lru_cache(maxsize=1024)(functools.partial(_closest, offered=codes))
-            for codes in (self.sources, self.targets)
-        )
+        self._source = _closest_of(self.sources)
+        same = self.sources == self.targets
+        self._target = self._source if same else _closest_of(self.targets)
         self.nearest = functools.lru_cache(maxsize=1024)(self._nearest)
         """As :meth:`_nearest`, remembered."""
 
@@ -50,6 +50,22 @@ class Pairs:
             for codes in (self.sources, self.targets)
         )
         return f"{source} -> {target}"
+
+    def served(self, sources: list[str], targets: list[str]) -> tuple[set[str], set[str]]:
+        """Those of the languages that it reads, and those that it writes."""
+        return (
+            {code for code in sources if self._source(code)[0] <= SAME},
+            {code for code in targets if self._target(code)[0] <= SAME},
+        )
+
+    def meet(self, others: Iterable[Pairs]) -> None:
+        """Know how far the languages of both are apart, for whoever asks.
+
+        Two models of hundreds of languages take most of a second, which may be in another thread.
+        """
+        for other in others:
+            self.served(other.sources, other.targets)
+            other.served(self.sources, self.targets)
 
     def _nearest(self, source: str, target: str) -> tuple[tuple[int, int], Pair]:
         """The pair whose languages are the closest to these, and how far they are.
@@ -73,6 +89,11 @@ def sides(manifest: Manifest) -> tuple[list[str], list[str]]:
         for code in (manifest.source_language, manifest.target_language)
     )
     return source, target
+
+
+def _closest_of(offered: list[str]) -> Callable[[str], tuple[int, str]]:
+    """:func:`_closest` of these, remembered."""
+    return functools.lru_cache(maxsize=1024)(functools.partial(_closest, offered=offered))
 
 
 def _closest(wanted: str, offered: list[str]) -> tuple[int, str]:

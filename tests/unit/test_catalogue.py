@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 
@@ -15,7 +16,7 @@ from server.engine.async_engine import AsyncEngine
 from server.errors import NotReady, UnknownModel
 from server.metrics import Metrics
 from server.text.catalogue import Catalogue
-from server.text.languages import MANY, distance
+from server.text.languages import MANY, SAME, distance
 from server.text.pipeline import TranslationPipeline
 
 
@@ -66,6 +67,51 @@ def test_of_equals_the_first_serves_and_a_name_decides() -> None:
         catalogue.find("en", "fr", "b")
     with pytest.raises(UnknownModel):
         catalogue.find("en", "de", "")
+
+
+def test_pairs_by_way_of_others_are_those_that_requests_are_given() -> None:
+    catalogue = Catalogue([
+        pipeline("many", MANY, MANY, "en", "de", "pt-PT", "zh-Hant"),
+        pipeline("to", "en-GB", "ja"), pipeline("on", "ja", "ko"), pipeline("br", "pt-BR", "en"),
+    ])  # fmt: skip
+    pivots = ["ja", "en"]
+    sources = {code for one in catalogue for code in one.pairs.sources}
+    targets = {code for one in catalogue for code in one.pairs.targets}
+    expected = []
+    for source, target in itertools.product(sorted(sources), sorted(targets)):
+        with contextlib.suppress(UnknownModel):
+            route = catalogue.route(source, target, "", pivots)
+            if len(route) > 1 and distance(target, source) > SAME:
+                expected.append(route)
+    assert catalogue.pivoted(pivots) == expected
+    names = {tuple(one.ref.name for one in route) for route in expected}
+    assert {("many", "to"), ("to", "on"), ("br", "to")} <= names
+
+
+def test_models_that_know_each_others_languages_are_looked_through_quickly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codes = [f"k{letter}" for letter in "aefghiklmnoprsuvwxy"]
+    others = [f"s{letter}" for letter in "aceghijklmnopqrstuvwxyz"]
+    catalogue = Catalogue([
+        pipeline(name, MANY, MANY, "en", *filter(langcodes.tag_is_valid, some))
+        for name, some in (("one", codes), ("other", others))
+    ])  # fmt: skip
+    compared: list[tuple[str, str]] = []
+    real = langcodes.tag_distance
+
+    def counted(wanted: str, offered: str) -> int:
+        compared.append((wanted, offered))
+        return real(wanted, offered)
+
+    monkeypatch.setattr(langcodes, "tag_distance", counted)
+    one, other = catalogue
+    distance.cache_clear()
+    one.pairs.meet([other.pairs])
+    before = len(compared)
+    assert before > 300
+    assert len(catalogue.pivoted(["en"])) > 300
+    assert len(compared) == before
 
 
 def test_two_models_of_many_languages_are_looked_through_once(

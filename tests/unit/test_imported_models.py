@@ -7,19 +7,25 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
 
 from checkpoints import ENGLISH, m2m, marian, mt5, t5, t5_gated
+from export import trial
 from export.imported import reference
 from export.imported.architectures import read_model
 from export.imported.bundle import ImportSettings, Precision, draft_bundle, write_imported
 from export.imported.checkpoint import Checkpoint, ImportRefused
 from export.imported.command import main
-from export.imported.compare import Sentences, translated
+from export.imported.compare import Sentences, Translated, translated
 from export.imported.model import ImportedModel
 from export.imported.reference import logits_difference, reference_network, reference_output
 from export.verify import BUDGETS, Budget, Exported
-from server.bundle import Bundle, open_bundle
+from server.bundle import DECODER, ENCODER, Bundle, open_bundle
 from server.engine.request import DecodingParameters, FinishReason
 from server.text.languages import Pairs
 from server.text.tokenizer import tokenizers_of
@@ -112,6 +118,49 @@ def test_other_precisions_are_compared_with_float32(
     assert bundle.manifest.precision == precision
     assert bundle.manifest.provider == ("cuda" if precision == "fp16" else "cpu")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def stored_as(folder: Path, floats: str) -> Path:
+    """The checkpoint with its weights in other floats."""
+    path = folder / "model.safetensors"
+    tensors = {name: one.to(getattr(torch, floats)) for name, one in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+# T5's queries are scaled, so they and what is joined with them are float32.
+@pytest.mark.parametrize(
+    ("kind", "floats", "share"),
+    [("m2m", "float16", 0.55), ("m2m", "bfloat16", 0.55), ("t5", "float16", 0.8)],
+)
+def test_the_reference_of_a_checkpoint_in_16_bits_is_smaller_and_says_the_same(
+    tmp_path: Path, kind: str, floats: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = read_model(Checkpoint(stored_as(MAKERS[kind](tmp_path / "checkpoint"), floats)))
+    monkeypatch.setattr(trial, "_PART_BYTES", 2000)  # several parts, the last one shorter
+    found: list[Translated] = []
+    sizes = []
+    for name, as_stored in (("whole", False), ("reference", True)):
+        place = tmp_path / name
+        place.mkdir()
+        draft = draft_bundle(model, place, settings(model), as_stored=as_stored)
+        _, pair = Pairs(draft.manifest).nearest("en", "de")
+        found.append(translated(draft, Sentences(SOURCES), pair, found[0] if found else None))
+        sizes.append(stored_bytes(draft))
+    np.testing.assert_allclose(found[1].logits, found[0].logits, rtol=0, atol=2e-5)
+    assert found[1].ids == found[0].ids
+    assert sizes[1] < share * sizes[0]
+
+
+def stored_bytes(draft: Bundle) -> int:
+    """Bytes of the matrices in both graphs."""
+    graphs = [onnx.load(draft.folder / name).graph for name in (ENCODER, DECODER)]
+    return sum(
+        len(numpy_helper.to_array(one).tobytes())
+        for graph in graphs
+        for one in graph.initializer
+        if len(one.dims) > 1
+    )
 
 
 def test_a_precision_that_loses_too_much_is_not_written(
@@ -213,6 +262,25 @@ def test_a_check_that_finds_other_logits_fails(
     sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40"]
     assert main([str(folder), "--check", *sizes]) == 2
     assert "logits of 8 sentences differ by" in capsys.readouterr().err
+
+
+def test_a_check_without_the_tokenizer_fails_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = marian(tmp_path / "checkpoint")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["tokenizer_class"] = "NobodysTokenizer"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    sizes = ["--max-source-tokens", "40", "--max-target-tokens", "40"]
+    languages = ["--source", "en", "--target", "de"]
+    assert main([str(folder), "--check", *languages, *sizes]) == 2
+    said = capsys.readouterr()
+    assert "8 of 8 outputs are equal" in said.out
+    assert "split" not in said.out
+    start, _, reason = said.err.splitlines()[-1].partition(", so it was not compared: ")
+    assert start == "dragoman import: transformers cannot read the tokenizer"
+    assert "instantiate" in reason
+    assert "sentencepiece" in reason  # of the lines below it, too
 
 
 @pytest.mark.parametrize("side", ["--source", "--target"])
