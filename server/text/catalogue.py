@@ -111,7 +111,7 @@ class Catalogue:
         except UnknownModel:
             if name:
                 raise
-            route = _by_way_of(pivots, source_language, target_language, self._found)
+            route = _by_way_of(pivots, source_language, target_language, self._straight)
             if route is None:
                 raise
             return route
@@ -131,7 +131,7 @@ class Catalogue:
         sources = sorted({code for each in self for code in each.pairs.sources})
         targets = sorted({code for each in self for code in each.pairs.targets})
         straight = [each.pairs.served(sources, targets) for each in self]
-        found = functools.cache(self._found)  # each of a thousand routes has one of few halves
+        found = functools.cache(self._straight)  # each of a thousand routes has one of few halves
         for source, target in itertools.product(sources, targets):
             if any(source in some and target in others for some, others in straight):
                 continue
