@@ -302,7 +302,8 @@ def test_a_model_of_many_languages_is_tried_from_one_into_another(
     for said, pair in (
         ([], "en -> de"), (["--target", "en"], "de -> en"), (["--source", "de"], "de -> en"),
     ):  # fmt: skip
-        assert main([str(folder), "--check", *said, *sizes]) == 0
+        # 2: transformers has no use for the tokenizer of this checkpoint, which is made by hand.
+        assert main([str(folder), "--check", *said, *sizes]) == 2
         assert f"beside transformers, {pair}: " in capsys.readouterr().out
 
 
