@@ -55,7 +55,7 @@ class Engine:
         self._search = search
         self._metrics = metrics
         self._checked = checked
-        self._guard = Guard(scheduler.pool)
+        self._guard = Guard()
         self._slots = scheduler.pool.shape.slots
 
     @property
@@ -95,8 +95,7 @@ class Engine:
             self.scheduler.check_integrity()
         ended = plan.dropped + finished
         for sequence in ended:
-            self._search.forget(sequence)
-            self._observe(sequence)
+            self._end(sequence)
         progressed = [
             sequence
             for sequence in plan.decode
@@ -109,8 +108,7 @@ class Engine:
         ended = self.scheduler.fail(time.monotonic(), reason)
         self.scheduler.check_integrity()
         for sequence in ended:
-            self._search.forget(sequence)
-            self._observe(sequence)
+            self._end(sequence)
         return ended
 
     def _encode(self, sequences: list[Sequence]) -> None:
@@ -119,7 +117,7 @@ class Engine:
         for sequence in sequences:
             self._search.start(sequence)
             if sequence.guarded and sequence.parameters.strategy != "beam":
-                self._guard.watch(sequence.slots[0], sequence.source_ids)
+                self._guard.watch(sequence)
         seconds = time.monotonic() - start
         for sequence in sequences:
             sequence.encode_seconds = seconds
@@ -131,7 +129,7 @@ class Engine:
         logits = self._runner.decode(len(sequences))
         self._attend(sequences)
         tokens = self._search.choose(logits, sequences)
-        looping = self._guard.step(self.scheduler.pool.tokens[: len(tokens)])
+        looping = self._guard.step(tokens, sequences)
         now = time.monotonic()
         finished = self.scheduler.update(tokens, self._search.beams, now, looping)
         self._metrics.decoder_step_duration.observe(now - start)
@@ -142,16 +140,14 @@ class Engine:
 
     def _decode_alone(self, sequence: Sequence) -> list[Sequence]:
         """Take a few steps with the only sentence there is: for one row all else costs a third."""
-        follower = self._guard.alone()
+        watch = self._guard.of(sequence)
         times = [time.monotonic()]
         going = True
         while going and len(times) <= _STEPS_ALONE and not sequence.cancelled:
             token = self._search.choose_alone(self._runner.decode(1))
-            looping = follower is not None and follower.step(token)
+            looping = watch is not None and watch.step(token)
             times.append(time.monotonic())
             going = self.scheduler.update_alone(sequence, token, times[-1], looping=looping)
-        if follower is not None:
-            follower.close()
         for start, end in itertools.pairwise(times):
             self._metrics.decoder_step_duration.observe(end - start)
             self._metrics.batch_rows.observe(1)
@@ -173,6 +169,12 @@ class Engine:
             owner.attention.append(mean)
             if owner.parameters.head_attention:
                 owner.head_attention.append(of_heads)
+
+    def _end(self, sequence: Sequence) -> None:
+        """Drop what is remembered of a sequence that ended, and count it."""
+        self._search.forget(sequence)
+        self._guard.forget(sequence)
+        self._observe(sequence)
 
     def _observe(self, sequence: Sequence) -> None:
         """Count a sequence that ended, once."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
+from fakes import make_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,37 +13,19 @@ from server.engine.guard import (
     PERIODS,
     WINDOW,
     Guard,
+    Watch,
     longest_run,
     monotonous,
     without_loop,
 )
-from server.engine.kv_cache import CacheShape, KVCachePool
 
 SOURCE = np.array([5, 6, 7, 2])
 
 
-def watched(slots: int = 3) -> tuple[KVCachePool, Guard]:
-    pool = KVCachePool(
-        CacheShape(
-            layers=1, slots=slots, heads=1, head_size=1, target_positions=8, source_positions=8
-        )
-    )
-    guard = Guard(pool)
-    for _ in range(slots):
-        slot = pool.allocate()
-        pool.start(slot, 4, 1)
-        guard.watch(slot, SOURCE)
-    return pool, guard
-
-
 def found_at(tokens: list[int], source: np.ndarray = SOURCE) -> int | None:
-    """After how many tokens a row is stopped."""
-    _, guard = watched(1)
-    guard.watch(0, source)
-    for step, token in enumerate(tokens):
-        if guard.step(np.array([token])):
-            return step + 1
-    return None
+    """After how many tokens an output is stopped."""
+    watch = Watch(source)
+    return next((place for place, token in enumerate(tokens, 1) if watch.step(token)), None)
 
 
 @settings(deadline=None)
@@ -68,19 +53,6 @@ def test_a_source_that_repeats_may_be_repeated_longer() -> None:
     assert plain is not None
     assert patient is not None
     assert plain < patient <= 40
-
-
-def test_what_is_known_of_a_row_moves_with_it_and_ends_with_it() -> None:
-    pool, guard = watched(3)
-    for step in range(16):
-        assert not guard.step(np.array([step, step + 100, 7]))
-    pool.move(2, 0)
-    pool.release()
-    assert guard.step(np.array([7, 200])) == [0]
-    pool.start(0, 4, 1)
-    assert not guard.step(np.array([7, 300]))  # nobody watches it, nothing is remembered
-    guard.watch(0, SOURCE)
-    assert not any(guard.step(np.array([7, 400 + step])) for step in range(14))
 
 
 @settings(deadline=None)
@@ -122,28 +94,55 @@ def test_a_handful_of_tokens_stirred_without_a_period_is_found(data: st.DataObje
         min_size=1,
         max_size=4,
     ),
-    st.lists(st.integers(0, 20), min_size=4, max_size=4),
+    st.randoms(use_true_random=False),
 )
-def test_what_is_found_of_a_row_does_not_hang_on_others(
-    rows: list[list[int]], delays: list[int]
+def test_what_is_found_of_an_output_does_not_hang_on_others(
+    outputs: list[list[int]], random: Random
 ) -> None:
-    pool, guard = watched(len(rows))
-    alone = [found_at(row) for row in rows]
-    found: list[int | None] = [None] * len(rows)
-    for step in range(80):
-        for slot, delay in enumerate(delays[: len(rows)]):
-            if step == delay:
-                pool.start(slot, 4, 1)
-                guard.watch(slot, SOURCE)
-        places = [step - delay for delay in delays[: len(rows)]]
-        tokens = [
-            row[place] if 0 <= place < len(row) else 50_000 + step
-            for row, place in zip(rows, places, strict=True)
-        ]
-        for slot in guard.step(np.array(tokens)):
-            if 0 <= places[slot] < 60 and found[slot] is None:
-                found[slot] = places[slot] + 1
-    assert found == alone
+    """Whoever is beside it, in whatever rows, and whoever leaves."""
+    guard, found = Guard(), dict.fromkeys(range(len(outputs)))
+    sequences = [make_sequence(4) for _ in outputs]
+    for sequence, _ in zip(sequences, outputs, strict=True):
+        sequence.source_ids = SOURCE
+        guard.watch(sequence)
+    left = [list(output) for output in outputs]
+    while any(left):
+        rows = [number for number, tokens in enumerate(left) if tokens and random.random() < 0.7]
+        random.shuffle(rows)
+        tokens = [left[number].pop(0) for number in rows]
+        for row in guard.step(tokens, [sequences[number] for number in rows]):
+            found[rows[row]] = found[rows[row]] or 60 - len(left[rows[row]])
+        for number in rows:
+            if not left[number]:
+                guard.forget(sequences[number])
+    assert list(found.values()) == [found_at(output) for output in outputs]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(5, 8) | st.integers(5, 5000), max_size=120),
+    st.lists(st.integers(5, 8), min_size=1, max_size=60),
+)
+def test_it_stops_where_the_definition_says(tokens: list[int], source: list[int]) -> None:
+    """As slowly as it can be said: all periods, all pairs, anew at every token."""
+    source_ids = np.array(source, np.int64)
+    more = min(16, longest_run(source_ids))
+    patience = WINDOW + (len(source) if monotonous(source_ids) else 0)
+    expected = None
+    for steps in range(1, len(tokens) + 1):
+        ids = tokens[:steps]
+        runs = []
+        for period in range(1, PERIODS + 1):
+            again = [ids[at] == ids[at - period] for at in range(period, steps)]
+            runs.append(next((n for n, same in enumerate(reversed(again)) if not same), len(again)))
+        looping = any(run >= max(16, 4 * p) + more for p, run in enumerate(runs, 1))
+        if steps >= patience and steps % 8 == 0:
+            ring = ids[-WINDOW:]
+            looping |= len({(ring[at - 1], ring[at]) for at in range(WINDOW)}) <= 13
+        if looping:
+            expected = steps
+            break
+    assert found_at(tokens, source_ids) == expected
 
 
 def test_a_source_of_few_tokens_may_be_translated_so() -> None:
@@ -155,36 +154,13 @@ def test_a_source_of_few_tokens_may_be_translated_so() -> None:
     assert not monotonous(np.array([5, 6, 7, 2]))
 
 
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(1, 8), st.booleans()), max_size=12),
-    st.lists(st.integers(5, 12), min_size=60, max_size=160),
-)
-def test_who_is_watched_alone_is_watched_no_differently(
-    turns: list[tuple[int, bool]], tokens: list[int]
-) -> None:
-    _, plain = watched(1)
-    _, other = watched(1)
-    left = list(tokens)
-    for count, alone in [*turns, (len(tokens), True)]:
-        taken, left = left[:count], left[count:]
-        expected = [bool(plain.step(np.array([token]))) for token in taken]
-        if alone:
-            follower = other.alone()
-            assert follower is not None
-            assert [follower.step(token) for token in taken] == expected
-            follower.close()
-        else:
-            assert [bool(other.step(np.array([token]))) for token in taken] == expected
-
-
-def test_nobody_looks_at_rows_that_are_not_watched() -> None:
-    pool, guard = watched(2)
-    for slot in range(2):
-        pool.start(slot, 3, 1)
-    assert guard.alone() is None
-    assert not any(guard.step(np.array([7, 7])) for _ in range(80))
-    guard.watch(1, np.array([4, 5, 2]))  # who comes later is watched from its first token on
-    found = [guard.step(np.array([7, 7])) for _ in range(20)]
-    assert found[-1] == [1]
-    assert guard.alone() is None
+def test_nobody_looks_at_what_is_not_watched() -> None:
+    guard, sequences = Guard(), [make_sequence(4), make_sequence(4)]
+    assert guard.of(sequences[0]) is None
+    assert not any(guard.step([7, 7], sequences) for _ in range(80))
+    guard.watch(sequences[1])  # who comes later is watched from its first token on
+    found = [guard.step([7, 7], sequences) for _ in range(20)]
+    assert found[15] == []
+    assert found[16] == found[-1] == [1]
+    guard.forget(sequences[1])
+    assert not guard.step([7, 7], sequences)
