@@ -18,7 +18,6 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from server.bundle import DECODER, ENCODER, SLOTS, Bundle
-from server.engine.attention import attention_weights
 from server.engine.device_cache import DeviceCachePool
 from server.engine.logits import BLOCK, Logits
 from server.engine.model_runner import cache_shape
@@ -157,14 +156,17 @@ class DeviceModelRunner:
 
         return DeviceLogits(likeliest, fetch)
 
-    def attention(self, row: int) -> FloatArray:
-        """As ``ModelRunner`` says; who asks has its keys copied to the host."""
-        assert self._last is not None, "attention is asked for after a step"
+    def source_keys(self, slot: int) -> FloatArray:
+        """As ``ModelRunner`` says; they are copied to the host."""
+        return self.pool.source_keys(slot)
+
+    def queries(self, rows: list[int]) -> FloatArray:
+        """As ``ModelRunner`` says."""
+        assert self._last is not None, "queries are asked for after a step"
         shape = self.pool.shape
-        keys = self.pool.source_keys(row)
-        queries = np.stack([query.numpy()[row] for query in self._last.queries])
-        queries = queries.astype(np.float32).reshape(shape.layers, shape.heads, shape.head_size)
-        return attention_weights(keys, queries)
+        chosen = np.stack([query.numpy()[rows] for query in self._last.queries], axis=1)
+        found: FloatArray = chosen.astype(np.float32)
+        return found.reshape(len(rows), shape.layers, shape.heads, shape.head_size)
 
     def _upload(self) -> None:
         """Give the device every slot's token and lengths; a slot of nobody has position 0."""

@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 
 from server.engine.guard import Guard
+from server.engine.looking import Looking
 from server.engine.model_runner import ModelRunner
-from server.engine.request import FinishReason, FloatArray, Sequence
+from server.engine.request import FinishReason, Sequence
 from server.engine.scheduler import Scheduler
 from server.engine.search import Search
 from server.metrics import Metrics
@@ -56,6 +57,7 @@ class Engine:
         self._metrics = metrics
         self._checked = checked
         self._guard = Guard()
+        self._looking = Looking(runner)
         self._slots = scheduler.pool.shape.slots
 
     @property
@@ -116,6 +118,7 @@ class Engine:
         self._runner.encode(sequences)
         for sequence in sequences:
             self._search.start(sequence)
+            self._looking.start(sequence)
             if sequence.guarded and sequence.parameters.strategy != "beam":
                 self._guard.watch(sequence)
         seconds = time.monotonic() - start
@@ -127,11 +130,13 @@ class Engine:
     def _decode(self, sequences: list[Sequence]) -> list[Sequence]:
         start = time.monotonic()
         logits = self._runner.decode(len(sequences))
-        self._attend(sequences)
+        self._looking.step(sequences, self._search.beams)
         tokens = self._search.choose(logits, sequences)
         looping = self._guard.step(tokens, sequences)
         now = time.monotonic()
         finished = self.scheduler.update(tokens, self._search.beams, now, looping)
+        for sequence in finished:
+            self._looking.finish(sequence)
         self._metrics.decoder_step_duration.observe(now - start)
         self._metrics.batch_rows.observe(len(sequences))
         self._metrics.batch_occupancy.observe(len(sequences) / self._slots)
@@ -155,25 +160,11 @@ class Engine:
         self._metrics.target_tokens.inc(len(times) - 1)
         return [] if going else [sequence]
 
-    def _attend(self, owners: list[Sequence]) -> None:
-        """Note where the rows that asked for it have looked."""
-        for row, owner in enumerate(owners):
-            if not owner.parameters.attention:
-                continue
-            of_heads = self._runner.attention(row)
-            mean: FloatArray = of_heads.mean(axis=(0, 1))
-            beam = self._search.beams.get(owner.number)
-            if beam is not None:
-                beam.looked(row, mean)
-                continue
-            owner.attention.append(mean)
-            if owner.parameters.head_attention:
-                owner.head_attention.append(of_heads)
-
     def _end(self, sequence: Sequence) -> None:
         """Drop what is remembered of a sequence that ended, and count it."""
         self._search.forget(sequence)
         self._guard.forget(sequence)
+        self._looking.forget(sequence)
         self._observe(sequence)
 
     def _observe(self, sequence: Sequence) -> None:

@@ -10,7 +10,6 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from server.bundle import DECODER, ENCODER, Bundle, Manifest
-from server.engine.attention import attention_weights
 from server.engine.kv_cache import CacheShape, KVCachePool
 from server.engine.logits import BLOCK, Logits
 from server.engine.provider import HOST, load_session
@@ -38,11 +37,11 @@ class ModelRunner(Protocol):
             ModelFailure: the graph failed.
         """
 
-    def attention(self, row: int) -> FloatArray:
-        """Where the row looked in the last step: float32 [L, H, S], of its source tokens.
+    def source_keys(self, slot: int) -> FloatArray:
+        """A copy of the cross-attention's keys that a slot has: float32 [L, H, S, D]."""
 
-        The weights of the cross-attention; every head's sum to 1.
-        """
+    def queries(self, rows: list[int]) -> FloatArray:
+        """A copy of what these rows looked with in the last step: float32 [R, L, H, D]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +143,17 @@ class OrtModelRunner:
             raise ModelFailure(msg) from error
         return Logits(self._logits[:rows], self._maxima[:rows])
 
-    def attention(self, row: int) -> FloatArray:
-        """As the protocol says; from the queries that the step left, for who asks alone."""
-        shape, length = self._pool.shape, int(self._pool.source_lengths[row])
-        keys = self._pool.cross_kv[::2, row, :, :length].astype(np.float32)  # (L, H, S, D)
-        queries = self._queries[:, row].reshape(shape.layers, shape.heads, shape.head_size)
-        return attention_weights(keys, queries)
+    def source_keys(self, slot: int) -> FloatArray:
+        """As the protocol says."""
+        length = int(self._pool.source_lengths[slot])
+        keys: FloatArray = self._pool.cross_kv[::2, slot, :, :length].astype(np.float32)
+        return keys
+
+    def queries(self, rows: list[int]) -> FloatArray:
+        """As the protocol says."""
+        shape = self._pool.shape
+        chosen = self._queries[:, rows].swapaxes(0, 1)
+        return chosen.reshape(len(rows), shape.layers, shape.heads, shape.head_size)
 
     def _binding(self, rows: int) -> onnxruntime.IOBinding:
         """Inputs and outputs of a batch of this size, over the first rows of every array."""

@@ -54,10 +54,13 @@ class FakeRunner:
             logits[row, int(source[position])] = 5.0
         return Logits.of(logits)
 
-    def attention(self, row: int) -> FloatArray:
-        weights = np.zeros(self.pool.source_lengths[row], np.float32)
-        weights[self.pool.positions[row]] = 1.0
-        return weights[None, None]
+    def source_keys(self, slot: int) -> FloatArray:
+        return 1e3 * np.eye(self.pool.source_lengths[slot], 40, dtype=np.float32)[None, None]
+
+    def queries(self, rows: list[int]) -> FloatArray:
+        """Each row looks at the token that it copies, and nowhere else."""
+        looks: FloatArray = np.eye(40, dtype=np.float32)[self.pool.positions[rows]]
+        return looks[:, None, None]
 
 
 def make_engine(

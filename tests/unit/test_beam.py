@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from server.engine.engine import Engine
 from server.engine.kv_cache import KVCachePool
 from server.engine.logits import Logits
+from server.engine.looking import Looking
 from server.engine.request import DecodingParameters, FinishReason, FloatArray, Hypothesis, Sequence
 
 NEVER = (0, 1, 3)
@@ -44,15 +45,18 @@ class TreeRunner:
             logits[row] = next_logits(source, tuple(history[1:].astype(int).tolist()))
         return Logits.of(logits)
 
-    def attention(self, row: int) -> FloatArray:
-        weights = np.zeros(self.pool.source_lengths[row], np.float32)
-        weights[0] = self.pool.positions[row]
-        return weights[None, None]
+    def source_keys(self, slot: int) -> FloatArray:
+        """Only the first token is of interest, and the more the later it is."""
+        return np.eye(self.pool.source_lengths[slot], 1, dtype=np.float32)[None, None]
+
+    def queries(self, rows: list[int]) -> FloatArray:
+        return self.pool.positions[rows].astype(np.float32)[:, None, None, None]
 
 
 def engine(slots: int = 12) -> Engine:
     made, _ = make_engine(slots=slots)
     made._runner = TreeRunner(made.scheduler.pool)
+    made._looking = Looking(made._runner)
     return made
 
 
@@ -137,7 +141,8 @@ def test_each_hypothesis_keeps_its_log_probabilities_and_its_attention() -> None
         steps = len(found.ids) + (found.finish_reason is FinishReason.EOS)
         assert len(found.token_log_probs) == len(found.attention) == steps
         assert sum(found.token_log_probs) == pytest.approx(found.log_prob, abs=1e-4)
-        assert [int(row[0]) for row in found.attention] == list(range(steps))
+        looked = [np.log(row[0] / row[1]) for row in found.attention]
+        assert looked == pytest.approx(range(steps), abs=1e-4)
 
 
 def test_filters_hold_for_every_hypothesis() -> None:
