@@ -6,6 +6,7 @@ The clock comes in as an argument: this file has none of its own.
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -120,17 +121,27 @@ class Scheduler:
             now: monotonic seconds.
             looping: rows that go round in circles, and end.
         """
-        rows = len(tokens)
+        rows, end = len(tokens), self._eos_id
         finished: list[tuple[Sequence, FinishReason]] = []
+        # Once a row and step, while every other thread waits: no calls that can be left out.
         for slot, (sequence, token) in enumerate(zip(self.running, tokens, strict=False)):
-            if sequence.slots[0] != slot:
+            if beams and sequence.slots[0] != slot:
                 continue
-            _count(sequence, rows, now)
-            beam = beams.get(sequence.number)
-            reason = self._append(sequence, token) if beam is None else _ended(sequence, beam)
-            enough = sequence.steps >= sequence.parameters.min_tokens
-            if reason is None and slot in looping and enough:
-                reason = FinishReason.DEGENERATE
+            sequence.batch_rows_sum += rows
+            sequence.steps = steps = sequence.steps + 1
+            if steps == 1:
+                sequence.first_token = now
+            reason: FinishReason | None = None
+            if beams and (beam := beams.get(sequence.number)) is not None:
+                reason = _ended(sequence, beam)
+            elif token == end:
+                reason = FinishReason.EOS
+            else:
+                sequence.target_ids.append(token)
+                if steps >= sequence.max_tokens:
+                    reason = FinishReason.LENGTH
+                elif slot in looping and steps >= sequence.parameters.min_tokens:
+                    reason = FinishReason.DEGENERATE
             if reason is not None:
                 finished.append((sequence, reason))
         self.pool.positions[:rows] += 1
@@ -141,16 +152,8 @@ class Scheduler:
 
     def update_alone(self, sequence: Sequence, token: int, now: float, *, looping: bool) -> bool:
         """As :meth:`update`, for the sequence that is :attr:`alone`; whether it goes on."""
-        _count(sequence, 1, now)
-        reason = self._append(sequence, token)
-        if reason is None and looping:  # a plain sequence wants no fewest tokens
-            reason = FinishReason.DEGENERATE
-        self.pool.positions[0] += 1
-        if reason is None:
-            return True
-        self._leave(sequence)
-        sequence.finish(reason, now)
-        return False
+        # A plain sequence wants no fewest tokens.
+        return not self.update([token], {}, now, (0,) if looping else ())
 
     def fail(self, now: float, reason: FinishReason = FinishReason.ERROR) -> list[Sequence]:
         """End everything that runs or waits, and take back all slots; returns who ended."""
@@ -182,18 +185,18 @@ class Scheduler:
         """Those that run, once each."""
         return [sequence for slot, sequence in enumerate(self.running) if sequence.slots[0] == slot]
 
-    def _append(self, sequence: Sequence, token: int) -> FinishReason | None:
-        if token == self._eos_id:
-            return FinishReason.EOS
-        sequence.target_ids.append(token)
-        return FinishReason.LENGTH if sequence.steps >= sequence.max_tokens else None
-
     def _drop(self, now: float) -> list[Sequence]:
+        leaving = [
+            sequence
+            for sequence in itertools.chain(self.running, self.waiting)
+            if sequence.cancelled
+            or sequence.abandoned
+            or ((deadline := sequence.deadline) is not None and now >= deadline)
+        ]
         dropped = []
-        for sequence in [*self._sequences(), *self.waiting]:
+        for sequence in dict.fromkeys(leaving):  # once each, whatever rows it has
             reason = sequence.drop_reason(now)
-            if reason is None:
-                continue
+            assert reason is not None
             if sequence.status is SequenceStatus.RUNNING:
                 self._leave(sequence)
             sequence.finish(reason, now)
@@ -311,14 +314,6 @@ class Scheduler:
 def _place(sequence: Sequence) -> tuple[float, bool, int]:
     """Where a sequence stands among those that wait."""
     return sequence.tag, sequence.bulk, sequence.number
-
-
-def _count(sequence: Sequence, rows: int, now: float) -> None:
-    """Note that a sequence has taken a step among so many rows."""
-    sequence.steps += 1
-    sequence.batch_rows_sum += rows
-    if sequence.first_token is None:
-        sequence.first_token = now
 
 
 def _ended(sequence: Sequence, beam: Beam) -> FinishReason | None:
