@@ -152,7 +152,7 @@ class Engine:
             token = self._search.choose_alone(self._runner.decode(1))
             looping = watch is not None and watch.step(token)
             times.append(time.monotonic())
-            going = self.scheduler.update_alone(sequence, token, times[-1], looping=looping)
+            going = self.scheduler.update_alone(token, times[-1], looping=looping)
         for start, end in itertools.pairwise(times):
             self._metrics.decoder_step_duration.observe(end - start)
             self._metrics.batch_rows.observe(1)

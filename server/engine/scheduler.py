@@ -150,7 +150,7 @@ class Scheduler:
             sequence.finish(reason, now)
         return [sequence for sequence, _ in finished]
 
-    def update_alone(self, sequence: Sequence, token: int, now: float, *, looping: bool) -> bool:
+    def update_alone(self, token: int, now: float, *, looping: bool) -> bool:
         """As :meth:`update`, for the sequence that is :attr:`alone`; whether it goes on."""
         # A plain sequence wants no fewest tokens.
         return not self.update([token], {}, now, (0,) if looping else ())
