@@ -64,6 +64,7 @@ class AsyncEngine:
             on_unhealthy: called, in the event loop, after two steps in a row have failed.
         """
         self._engines = engines
+        self._gathered = max(engine.enough for engine in engines)
         self._metrics = metrics
         self._max_waiting = max_waiting
         self._on_unhealthy = on_unhealthy
@@ -71,6 +72,7 @@ class AsyncEngine:
         self._admission = Admission()
         self._condition = threading.Condition()
         self._pausing = 0
+        self._resting = 0
         self._stopping = False
         self._draining = False
         self._groups: dict[int, _Group] = {}
@@ -193,7 +195,10 @@ class AsyncEngine:
             for sequence in group.sequences:
                 self._groups[sequence.number] = group
             self._line.add(group.sequences, self._served())
-            self._condition.notify(len(group.sequences))
+            for engine in self._engines:
+                engine.called = True
+            if any(not one.load and self._takes(one) for one in self._engines):
+                self._condition.notify(len(group.sequences))
 
     def _refuse_as_late(self, ahead: int) -> NoReturn:
         self._metrics.rejections.labels("deadline").inc()
@@ -260,22 +265,44 @@ class AsyncEngine:
     def _feed(self, engine: Engine) -> bool:
         """Wait until the engine has work and give it its share; False when it must stop."""
         with self._condition:
-            while not (self._stopping or len(self._line) or engine.has_unfinished):
+            while not (self._stopping or engine.has_unfinished or self._takes(engine)):
+                self._resting += 1
                 self._condition.wait()
+                self._resting -= 1
             self._make_way(engine)
             if self._stopping:
                 while len(self._line):
                     engine.add(self._line.pop())
                 return False
-            # A share each, so that a few sentences do not all go to the thread that woke first.
-            share = math.ceil(len(self._line) / len(self._engines))
-            for _ in range(min(share, engine.room)):
-                engine.add(self._line.pop())
-            while (
-                (head := self._line.head) is not None and not head.bulk and engine.room_for_urgent
-            ):
-                engine.add(self._line.pop())
+            if self._takes(engine):
+                self._take(engine)
+            engine.called = False
         return True
+
+    def _takes(self, engine: Engine) -> bool:
+        """Whether what waits in the line is for this engine.
+
+        A step of few rows costs nearly as much as one of twice as many: a few gather in the engine
+        that has most before another begins. The fullest is never refused: it comes after its step.
+        """
+        head = self._line.head
+        return head is not None and not any(
+            engine.load < other.load < self._gathered and (head.bulk or other.scheduler.urgent)
+            for other in self._engines
+        )
+
+    def _take(self, engine: Engine) -> None:
+        """Give an engine its share of the line."""
+        # A share each, so that they do not all go to the thread that woke first.
+        share = math.ceil(len(self._line) / len(self._engines))
+        share = min(max(share, self._gathered - engine.load), engine.room, len(self._line))
+        for _ in range(share):
+            engine.add(self._line.pop())
+        if self._resting:  # what is left is for who has nothing to do
+            self._condition.notify(min(1, len(self._line)))
+            return
+        while (head := self._line.head) is not None and not head.bulk and engine.room_for_urgent:
+            engine.add(self._line.pop())
 
     def _make_way(self, engine: Engine) -> None:
         """Leave a core to those who wait for a single sentence, but not for long.

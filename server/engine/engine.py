@@ -15,7 +15,7 @@ from server.engine.search import Search
 from server.metrics import Metrics
 
 _STEPS_ALONE = 8
-"""Who comes meanwhile waits for these, a millisecond or two."""
+"""Unless somebody comes meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,23 @@ class Engine:
         self._guard = Guard()
         self._looking = Looking(runner)
         self._slots = scheduler.pool.shape.slots
+        self.called = False
+        """Somebody has come to the line since it was last there; set by any thread."""
 
     @property
     def has_unfinished(self) -> bool:
         """Whether a step would do anything."""
         return self.scheduler.has_unfinished
+
+    @property
+    def load(self) -> int:
+        """Rows that it runs and sequences that wait in it; may be asked in any thread."""
+        return len(self.scheduler.running) + len(self.scheduler.waiting)
+
+    @property
+    def enough(self) -> int:
+        """Rows from which on more make a step hardly cheaper a row."""
+        return max(1, self._slots // 4)
 
     @property
     def room(self) -> int:
@@ -148,7 +160,7 @@ class Engine:
         watch = self._guard.of(sequence)
         times = [time.monotonic()]
         going = True
-        while going and len(times) <= _STEPS_ALONE and not sequence.cancelled:
+        while going and len(times) <= _STEPS_ALONE and not (sequence.cancelled or self.called):
             token = self._search.choose_alone(self._runner.decode(1))
             looping = watch is not None and watch.step(token)
             times.append(time.monotonic())

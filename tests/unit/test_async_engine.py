@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from random import Random
 
 import pytest
 from fakes import FakeRunner, make_engine, make_sequence
@@ -161,3 +162,58 @@ async def test_an_engine_with_bulk_work_alone_makes_way_and_both_end() -> None:
         await asyncio.wait_for(rest, 20)
         assert all(s.finish_reason is FinishReason.EOS for s in bulk)
         assert made.front._pausing == 0
+
+
+async def test_a_few_sentences_gather_in_one_engine() -> None:
+    async with rig(engines=2, slots=16) as made:  # four rows are enough for an engine
+        for runner in made.runners:
+            runner.pause_seconds = 0.002
+        running = [asyncio.ensure_future(made.run([make_sequence(38)]))]
+        while not any(runner.decoded for runner in made.runners):
+            await asyncio.sleep(0.001)
+        for _ in range(3):
+            running.append(asyncio.ensure_future(made.run([make_sequence(10)])))
+            await asyncio.sleep(0.004)
+        await asyncio.wait_for(asyncio.gather(*running), 20)
+        assert sorted(bool(runner.decoded) for runner in made.runners) == [False, True]
+        assert max(max(runner.decoded, default=0) for runner in made.runners) >= 3
+
+
+async def test_beyond_a_few_another_engine_begins() -> None:
+    async with rig(engines=2, slots=16) as made:
+        for runner in made.runners:
+            runner.pause_seconds = 0.002
+        calls = [asyncio.ensure_future(made.run([make_sequence(30)])) for _ in range(12)]
+        await asyncio.wait_for(asyncio.gather(*calls), 20)
+        assert all(runner.decoded for runner in made.runners)
+
+
+async def test_who_comes_to_a_sentence_alone_waits_for_one_step_of_it() -> None:
+    async with rig(engines=2, slots=16) as made:
+        for runner in made.runners:
+            runner.pause_seconds = 0.01
+        first, late = make_sequence(38), make_sequence(5)
+        running = asyncio.ensure_future(made.run([first]))
+        while not first.steps:
+            await asyncio.sleep(0.001)
+        before = first.steps
+        await asyncio.wait_for(made.run([late]), 20)
+        assert first.steps - before <= late.steps + 2  # eight steps at a time it takes alone
+        await asyncio.wait_for(running, 20)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whoever_comes_when_it_likes_is_served(seed: int) -> None:
+    """Singly and in groups, bulk or not: no engine waits for another that waits for it."""
+    random = Random(seed)
+    async with rig(engines=3, slots=8, max_waiting=1000) as made:
+        calls = []
+        for _ in range(60):
+            bulk = random.random() < 0.3
+            count = random.choice((1, 1, 1, 2, 9))
+            sequences = [make_sequence(random.randrange(2, 30), bulk=bulk) for _ in range(count)]
+            calls.append(asyncio.ensure_future(made.run(sequences)))
+            await asyncio.sleep(random.choice((0, 0, 0.001, 0.003)))
+        done = await asyncio.wait_for(asyncio.gather(*calls), 20)
+        assert {one.finish_reason for group in done for one in group} == {FinishReason.EOS}
+        assert made.front._resting <= 3
