@@ -14,6 +14,10 @@ from server.engine.beam import Beam
 from server.engine.kv_cache import KVCachePool
 from server.engine.request import FinishReason, Sequence, SequenceStatus
 
+_RUNNING_EACH = 2
+"""Rows that run for each sentence that an encoder batch had better have: who joins few rows, whose
+steps are quick, comes in at once, and among many a batch of one would hold up all of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerOutput:
@@ -38,6 +42,9 @@ class Policy:
     min_encode_rows: int = 1
     """While others run, the encoder waits until this many can be encoded at once, or all that
     wait: a batch of few costs nearly twice as much a token."""
+    patience: int = 4
+    """So many steps at most it waits though there is room, for one more sentence for every two
+    rows that run."""
     max_bulk_tokens: int = 64
     """The same for bulk work that joins while interactive sequences run."""
     bulk_turn: int = 10
@@ -56,6 +63,8 @@ class Scheduler:
         """The owner of each row in use; interactive ones first, so that they can run alone."""
         self._interactive = 0
         self._steps = 0
+        self._held = 0
+        """Steps that those who wait were held back though there was room."""
         self._policy = policy
         self._bos_id, self._eos_id = bos_id, eos_id
 
@@ -250,6 +259,7 @@ class Scheduler:
         admitted = self._pick() if self._worth_encoding() else []
         if not admitted:
             return []
+        self._held = 0
         for sequence in admitted:
             self._enter(sequence)
             sequence.status = SequenceStatus.RUNNING
@@ -268,9 +278,15 @@ class Scheduler:
         )
         if bulk and self.urgent:
             return True  # who of them waits is not made to wait longer
-        return not self.running or self.pool.free >= min(
-            len(self.waiting), self._policy.min_encode_rows
-        )
+        if not self.running:
+            return True
+        few, waiting = self._policy.min_encode_rows, len(self.waiting)
+        if self.pool.free < min(waiting, few):
+            return False
+        if waiting >= min(few, len(self.running) // _RUNNING_EACH):
+            return True
+        self._held += 1
+        return self._held > self._policy.patience
 
     def _first(self) -> Sequence | None:
         """Who joins at the next occasion: bulk work not among interactive but in its turn."""

@@ -70,6 +70,7 @@ def make_engine(
     window: int = 16,
     positions: int = 40,
     min_encode_rows: int = 1,
+    patience: int = 4,
 ) -> tuple[Engine, FakeRunner]:
     pool = KVCachePool(
         CacheShape(
@@ -77,7 +78,12 @@ def make_engine(
             target_positions=positions, source_positions=positions,
         )
     )  # fmt: skip
-    policy = Policy(max_encode_tokens=budget, window=window, min_encode_rows=min_encode_rows)
+    policy = Policy(
+        max_encode_tokens=budget,
+        window=window,
+        min_encode_rows=min_encode_rows,
+        patience=patience,
+    )
     scheduler = Scheduler(pool, policy, bos_id=BOS, eos_id=EOS)
     runner = FakeRunner(pool)
     search = Search(pool, eos_id=EOS, never={0, 1, 3})

@@ -220,6 +220,58 @@ def test_the_encoder_waits_for_company_but_not_alone() -> None:
     assert list(map(len, runner.encoded)) == [4, 3, 2]
 
 
+def test_who_joins_few_rows_comes_in_at_once() -> None:
+    engine, _ = make_engine(slots=16, budget=400, min_encode_rows=4)
+    for _ in range(3):
+        engine.add(make_sequence(20))
+    engine.step()
+    late = make_sequence(4)
+    engine.add(late)
+    engine.step()
+    assert late.steps == 1
+
+
+def test_among_many_rows_newcomers_are_encoded_together() -> None:
+    engine, runner = make_engine(slots=16, budget=400, min_encode_rows=4)
+    for _ in range(8):
+        engine.add(make_sequence(30))
+    engine.step()
+    for _ in range(4):  # as many as are worth a batch: one a step
+        assert len(runner.encoded) == 1
+        engine.add(make_sequence(5))
+        engine.step()
+    assert list(map(len, runner.encoded)) == [8, 4]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(2, 30), st.integers(0, 3)), min_size=1, max_size=60),
+    st.integers(2, 24),
+    st.integers(1, 8),
+    st.integers(0, 6),
+)
+def test_nobody_waits_for_company_longer_than_so_many_steps(
+    arrivals: list[tuple[int, int]], slots: int, few: int, patience: int
+) -> None:
+    """Whoever is first in line while there is room for as many as are worth a batch."""
+    engine, _ = make_engine(slots=slots, budget=80, min_encode_rows=few, patience=patience)
+    scheduler, todo, held, first = engine.scheduler, list(arrivals), 0, None
+    while todo or engine.has_unfinished:
+        if todo:
+            length, together = todo.pop(0)
+            engine.add(make_sequence(length))
+            if together:  # the next one comes in the same step
+                continue
+        if scheduler.waiting and scheduler.waiting[0] is not first:
+            held, first = 0, scheduler.waiting[0]
+        room = scheduler.pool.free >= min(len(scheduler.waiting), few)
+        engine.step()
+        assert first is None or first.steps or not room or held < patience
+        held += room
+        if first is not None and first.status is not SequenceStatus.WAITING:
+            held, first = 0, None
+
+
 def test_an_engine_that_checks_itself_finds_a_slot_out_of_place() -> None:
     engine, _ = make_engine(slots=4)
     engine._checked = True
