@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,13 +56,17 @@ class Keeping:
         self._eos_id = eos_id
         self._max_source_tokens = max_source_tokens
 
-    async def keep(self, texts: list[Prepared], *, streamed: bool) -> None:
+    async def keep(self, texts: list[Prepared], pace: Pace, *, streamed: bool) -> None:
         """Fill the outputs of texts whose sequences have ended and were translated.
 
         What a stream has sent is final: what is left of it is not decoded again.
+
+        Args:
+            texts: whose sequences have ended and were translated; they are changed in place.
+            pace: of the request.
+            streamed: whether the texts have been sent.
         """
         lacking: list[_Lacking] = []
-        pace = Pace()
         for text in texts:
             if text.settled:
                 _fill(text)
@@ -71,8 +76,9 @@ class Keeping:
             for one in lacking:
                 self._second(one)
                 await pace.pause()
-        for outcome in (one for text in texts for found in text.outcomes for one in found):
-            self._count(outcome.value).inc()
+        outcomes = Counter(one for text in texts for found in text.outcomes for one in found)
+        for outcome, count in outcomes.items():
+            self._count(outcome.value).inc(count)
 
     async def _look(self, text: Prepared, pace: Pace, *, again: bool) -> list[_Lacking]:
         """Render a text's sentences; returns those to ask for again."""

@@ -5,21 +5,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 
-_SLICE_SECONDS = 0.002
+_SLICE_SECONDS = 0.0005
+"""A request takes about ten rounds of the event loop, and each may be as long as a slice."""
+_REST_SECONDS = 0.001
+"""Without work in the event loop, an engine's thread gets the interpreter at once."""
 
 
 class Pace:
     """The pace of one long piece of work."""
 
-    def __init__(self) -> None:
-        """Begin the first slice."""
+    def __init__(self, pressed: Callable[[], bool] = lambda: False) -> None:
+        """Begin the first slice.
+
+        Args:
+            pressed: whether somebody who goes first is there; then pauses are rests.
+        """
+        self._pressed = pressed
         self._until = time.monotonic() + _SLICE_SECONDS
 
     async def pause(self) -> None:
         """Let others have a turn if the slice is over."""
         if time.monotonic() >= self._until:
-            await asyncio.sleep(0)
+            await asyncio.sleep(_REST_SECONDS if self._pressed() else 0)
             self._until = time.monotonic() + _SLICE_SECONDS
 
 

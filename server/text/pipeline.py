@@ -28,7 +28,8 @@ from server.text.single_flight import Runner
 from server.text.stages import current_stages
 from server.text.tokenizer import tokenizers_of
 
-# Splitting and tokenising more than this many characters leaves the event loop for a thread.
+# Splitting and tokenising a text of more than this many characters leaves the event loop for a
+# thread, and texts of more together are paced.
 _INLINE_CHARACTERS = 4000
 _LEARNING = 0.05
 
@@ -156,12 +157,15 @@ class TranslationPipeline:
         self, request: TranslationRequest, *, streamed: bool
     ) -> AsyncGenerator[Delta | TextResult, None]:
         characters = sum(map(len, request.texts))
-        with self._let_in(request, characters):
-            async for event in self._translated(request, characters, streamed=streamed):
+        many = len(request.texts) > self._interactive_sentences
+        bulk = many if request.bulk is None else request.bulk
+        pace = Pace(lambda: self._pressure.busy) if bulk else Pace()
+        with self._let_in(request, characters, bulk=bulk):
+            async for event in self._translated(request, characters, pace, streamed=streamed):
                 yield event
 
     def _let_in(
-        self, request: TranslationRequest, characters: int
+        self, request: TranslationRequest, characters: int, *, bulk: bool
     ) -> contextlib.AbstractContextManager[None]:
         """Refuse what would be late, before anything is done for it; count the rest while it runs.
 
@@ -173,18 +177,17 @@ class TranslationPipeline:
             Flow(request.tenant, bool(request.bulk)),
             int(characters * self._cost_per_character),
         )
-        many = len(request.texts) > self._interactive_sentences
-        if many if request.bulk is None else request.bulk:
+        if bulk:
             return contextlib.nullcontext()
         estimate = self._pressure.check(characters, request.tenant, request.deadline)
         return self._pressure.flight(characters, request.tenant, estimate)
 
     async def _translated(
-        self, request: TranslationRequest, characters: int, *, streamed: bool
+        self, request: TranslationRequest, characters: int, pace: Pace, *, streamed: bool
     ) -> AsyncGenerator[Delta | TextResult, None]:
         await self._turns.take()
         stages, began = current_stages.get(), time.monotonic()
-        texts = await self.prepare(request, streamed=streamed)
+        texts = await self.prepare(request, pace, streamed=streamed)
         sequences = [sequence for text in texts for sequence in text.sequences]
         stages.tokenised(began, sequences)
         cost = sum(sequence.cost for sequence in sequences) / characters
@@ -204,15 +207,14 @@ class TranslationPipeline:
         for delta in await self._certain(emitter, texts[0], ended=True):
             yield delta
         await self._turns.take()
-        pace = Pace()
         for text in texts:
             text.translations = [self._target.decode(one.target_ids) for one in text.sequences]
             await pace.pause()
         stages.detokenised(began)
         if self._guard:
             limited = request.max_tokens is not None or request.decoding.min_tokens > 0
-            await self._second_look.look(texts, limited=limited, streamed=streamed)
-        await self._keeping.keep(texts, streamed=streamed)
+            await self._second_look.look(texts, pace, limited=limited, streamed=streamed)
+        await self._keeping.keep(texts, pace, streamed=streamed)
         for text in texts:
             yield self._explainer.result(text, request)
             await pace.pause()
@@ -248,18 +250,29 @@ class TranslationPipeline:
         return self._engine.seconds(sequences)
 
     async def prepare(
-        self, request: TranslationRequest, *, streamed: bool = False
+        self, request: TranslationRequest, pace: Pace | None = None, *, streamed: bool = False
     ) -> list[Prepared]:
         """The texts, split and tokenised; with a short request nobody else gets a turn.
+
+        Many short texts are done here and not in a thread: it would keep the interpreter from
+        the event loop and the engines for 5 ms each time that one of them wants it.
 
         Raises:
             InvalidRequest: there is nothing to translate, or an option does not fit.
         """
+        prepared = self._preparer.prepare(request, streamed=streamed)
         if sum(map(len, request.texts)) <= _INLINE_CHARACTERS:
-            return self._preparer.prepare(request, streamed=streamed)
+            return list(prepared)
         self._preparing += 1
+        texts, pace = [], pace or Pace()
         try:
-            return await asyncio.to_thread(self._preparer.prepare, request, streamed=streamed)
+            for text in request.texts:
+                if len(text) > _INLINE_CHARACTERS:
+                    texts.append(await asyncio.to_thread(next, prepared))
+                else:
+                    texts.append(next(prepared))
+                    await pace.pause()
+            return texts
         finally:
             self._preparing -= 1
             self._settled.set()

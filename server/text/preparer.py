@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +49,8 @@ class Preparer:
     target: Tokenizer
     guard: bool
 
-    def prepare(self, request: TranslationRequest, *, streamed: bool) -> list[Prepared]:
-        """The texts, split and tokenised.
+    def prepare(self, request: TranslationRequest, *, streamed: bool) -> Iterator[Prepared]:
+        """The texts, split and tokenised when they are asked for.
 
         Raises:
             InvalidRequest: there is nothing to translate, or the prefix is too long.
@@ -63,7 +64,7 @@ class Preparer:
         for text, name in zip(request.texts, request.field_names, strict=True):
             if not text.strip():
                 raise InvalidRequest(name, "holds nothing to translate")
-        return [self._one(text, request, prefix_ids, streamed=streamed) for text in request.texts]
+        return (self._one(text, request, prefix_ids, streamed=streamed) for text in request.texts)
 
     def _one(
         self, text: str, request: TranslationRequest, prefix: tuple[int, ...], *, streamed: bool

@@ -34,6 +34,11 @@ class Pressure:
         self._rate = Rate()
         self._stretch = Stretch()
 
+    @property
+    def busy(self) -> bool:
+        """Whether any request is in flight."""
+        return self._requests > 0
+
     def check(self, cost: int, tenant: str, deadline: float | None) -> float:
         """How long a request will take, about; 0 while nothing is known.
 

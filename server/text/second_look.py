@@ -37,17 +37,20 @@ class SecondLook:
         self._metrics = metrics
         self._other_script = other_script
 
-    async def look(self, texts: list[Prepared], *, limited: bool, streamed: bool) -> None:
+    async def look(
+        self, texts: list[Prepared], pace: Pace, *, limited: bool, streamed: bool
+    ) -> None:
         """Replace what is better the second time; cut the loops out of what is not.
 
         What a stream has sent is final: there they are only counted.
 
         Args:
             texts: whose sequences have ended and were translated; they are changed in place.
+            pace: of the request.
             limited: whether the caller set limits of tokens.
             streamed: whether the texts have been sent.
         """
-        found, pace = [], Pace()
+        found = []
         for text in texts:
             for index, sequence in enumerate(text.sequences):
                 kind = self._kind(text, index, sequence, text.translations[index], limited=limited)

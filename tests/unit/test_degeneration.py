@@ -19,6 +19,7 @@ from server.text.degeneration import (
     degeneration,
     scripts_differ,
 )
+from server.text.pace import Pace
 from server.text.prepared import Prepared
 from server.text.second_look import SecondLook
 from server.text.segmenter import Span
@@ -167,7 +168,7 @@ async def test_what_is_better_is_given(
     text = Prepared("Ab. Cd.", [Span(0, 3), Span(4, 7)], [bad, good], split=False)
     text.translations = [Letters().decode(one.target_ids) for one in text.sequences]
     with contextlib.suppress(StopAsyncIteration):
-        await look.look([text], limited=False, streamed=streamed)
+        await look.look([text], Pace(), limited=False, streamed=streamed)
     assert text.sequences[0].target_ids == ids
     assert text.sequences[1] is good
     assert text.translations == [Letters().decode(one.target_ids) for one in text.sequences]
