@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import multiprocessing
 import random
 import statistics
@@ -113,8 +114,11 @@ class _Bulk:
 
 
 def _call_bulk(target: str, sentences: list[str], pipe: Connection) -> None:
-    """What the process does: at a message it begins to call, at the next it reports."""
-    with dragoman.Client(target) as client:
+    """What the process does: at a message it begins to call, at the next it reports.
+
+    It ends when there is nobody left to send one.
+    """
+    with dragoman.Client(target) as client, contextlib.suppress(EOFError):
         while True:
             pipe.recv()
             times: list[float] = []

@@ -47,8 +47,9 @@ class Policy:
     rows that run."""
     max_bulk_tokens: int = 64
     """The same for bulk work that joins while interactive sequences run."""
-    bulk_turn: int = 10
-    """While interactive sequences run, those of bulk work take part in every so manieth step."""
+    bulk_turn: int = 20
+    """While interactive sequences run, those of bulk work take part in every so manieth step,
+    counted from when the first of them came: most sentences end before."""
 
 
 class Scheduler:
@@ -62,9 +63,10 @@ class Scheduler:
         self.running: list[Sequence] = []
         """The owner of each row in use; interactive ones first, so that they can run alone."""
         self._interactive = 0
-        self._steps = 0
         self._held = 0
         """Steps that those who wait were held back though there was room."""
+        self._steps_without_bulk = 0
+        self._rows = 0
         self._policy = policy
         self._bos_id, self._eos_id = bos_id, eos_id
 
@@ -75,10 +77,15 @@ class Scheduler:
 
     @property
     def alone(self) -> Sequence | None:
-        """The only sequence there is, if it wants the likeliest tokens and nobody follows it."""
-        if len(self.running) != 1 or self.waiting:
+        """The only sequence of this step, if it wants the likeliest tokens and nobody follows it.
+
+        Bulk work may be there too: it waits for its turn.
+        """
+        if self._rows != 1:
             return None
-        (sequence,) = self.running
+        sequence = self.running[0]
+        if any(sequence.bulk or not one.bulk for one in self.waiting):
+            return None
         return sequence if sequence.parameters.plain and not sequence.streamed else None
 
     @property
@@ -106,18 +113,20 @@ class Scheduler:
 
     def schedule(self, now: float) -> SchedulerOutput:
         """Drop who must not go on, admit who fits, run who is in and whose turn it is."""
-        self._steps += 1
         dropped = self._drop(now)
         admitted = self._admit(now)
-        rows = len(self.running)
         if self._interactive and not self._bulks_turn:
-            rows = self._interactive
-        return SchedulerOutput(encode=admitted, decode=self.running[:rows], dropped=dropped)
+            self._rows = self._interactive
+            self._steps_without_bulk += 1
+        else:
+            self._rows = len(self.running)
+            self._steps_without_bulk = 0
+        return SchedulerOutput(encode=admitted, decode=self.running[: self._rows], dropped=dropped)
 
     @property
     def _bulks_turn(self) -> bool:
         """Whether bulk work goes on in this step though interactive work runs."""
-        return self._steps % self._policy.bulk_turn == 0
+        return self._steps_without_bulk + 1 >= self._policy.bulk_turn
 
     def update(
         self, tokens: list[int], beams: dict[int, Beam], now: float, looping: Collection[int] = ()
@@ -161,6 +170,7 @@ class Scheduler:
 
     def update_alone(self, token: int, now: float, *, looping: bool) -> bool:
         """As :meth:`update`, for the sequence that is :attr:`alone`; whether it goes on."""
+        self._steps_without_bulk += 1
         # A plain sequence wants no fewest tokens.
         return not self.update([token], {}, now, (0,) if looping else ())
 
