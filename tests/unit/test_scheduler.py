@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes import EOS, make_engine, make_sequence
+from fakes import EOS, FakeRunner, make_engine, make_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
