@@ -152,7 +152,12 @@ class Admission:
         deadline = min((s.deadline for s in sequences if s.deadline is not None), default=None)
         if deadline is None:
             return False
-        return self._late(self.seconds(sequences, ahead), deadline, now, bulk=sequences[0].bulk)
+        seconds = self.seconds(sequences, ahead)
+        if all(
+            sequence.again for sequence in sequences
+        ):  # no margin: what is refused is a worse answer
+            return now + seconds > deadline
+        return self._late(seconds, deadline, now, bulk=sequences[0].bulk)
 
     def _late(self, seconds: float, deadline: float, now: float, *, bulk: bool) -> bool:
         return self.rate > 0 and now + self._classes[bulk].stretch.value * seconds > deadline

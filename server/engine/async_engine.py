@@ -182,7 +182,8 @@ class AsyncEngine:
             raise ShuttingDown(msg, retry_after_seconds=1.0)
         with self._condition:
             waiting = len(self._line)
-            if waiting and waiting + len(group.sequences) > self._max_waiting:
+            known = all(sequence.again for sequence in group.sequences)
+            if waiting and waiting + len(group.sequences) > self._max_waiting and not known:
                 self._metrics.rejections.labels("queue_full").inc()
                 msg = f"the queue is full: {waiting} sentences wait, {self._max_waiting} may"
                 cost = self._line.cost(bulk=False) + self._line.cost(bulk=True)

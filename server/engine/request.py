@@ -143,6 +143,9 @@ class Sequence:
     """Nobody waits for this sentence alone: it makes way for those that somebody does."""
     streamed: bool = False
     """Its progress is published at every step, not only its end."""
+    again: bool = False
+    """A second attempt at what was let in: there is room for it, or answers would change with
+    how many others call."""
     number: int = field(default_factory=lambda: next(_numbers))
     source_length: int = field(init=False)
     """Source tokens, end token counted."""
@@ -210,6 +213,7 @@ class Sequence:
             bypass_cache=self.bypass_cache,
             bulk=self.bulk,
             streamed=self.streamed,
+            again=self.again,
         )
 
     def drop_reason(self, now: float) -> FinishReason | None:

@@ -79,7 +79,9 @@ def again(sequence: Sequence) -> Sequence:
         no_repeat_ngram=sequence.parameters.no_repeat_ngram or _RETRY_NGRAM,
         repetition_penalty=max(sequence.parameters.repetition_penalty, _RETRY_PENALTY),
     )
-    return sequence.anew(parameters)
+    second = sequence.anew(parameters)
+    second.again = True
+    return second
 
 
 def cut_loop(sequence: Sequence) -> None:

@@ -127,6 +127,7 @@ class Keeping:
             return None
         parameters = dataclasses.replace(sequence.parameters, attention=True)
         asked = sequence.anew(parameters, np.array([*ids, self._eos_id], np.int64))
+        asked.again = True
         return _Lacking(text, index, again, asked)
 
     async def _decode(self, lacking: list[_Lacking]) -> bool:

@@ -74,6 +74,11 @@ async def test_a_full_line_refuses_a_group_whole_and_says_when_to_come_back() ->
             await made.run(refused)
         assert 0 < caught.value.retry_after_seconds <= 10
         assert all(s.finish_reason is None and s.slot is None for s in refused)
+        seconds = [make_sequence(3) for _ in range(6)]
+        for sequence in seconds:
+            sequence.again = True  # second attempts at what was let in are let in too
+        await asyncio.wait_for(made.run(seconds), 20)
+        assert all(s.finish_reason is not None for s in seconds)
         await asyncio.wait_for(blocker, 20)
         await asyncio.wait_for(made.run(refused), 20)  # and later there is room
 
