@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from running import RunningServer
 
-from dragoman import Client, FinishReason, WarningCode
+from dragoman import Beam, Client, Decoding, FinishReason, Translation, WarningCode
 
 INPUTS = [
     "ha " * 60,
@@ -55,6 +55,21 @@ INPUTS = [
 def test_it_ends_in_bounded_tokens_with_a_word_of_warning(server: RunningServer, text: str) -> None:
     with Client(server.target) as client:
         found = client.translate(text, target_language="zh-TW", timeout_seconds=30)
+    check(text, found)
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, 4, 7, 11, 18, 19, 24, 35])
+def test_a_beam_does_too(server: RunningServer, place: int) -> None:
+    text, decoding = INPUTS[place], Decoding(strategy=Beam(size=4), bypass_cache=True)
+    with Client(server.target) as client:
+        found = client.translate(
+            text, target_language="zh-TW", decoding=decoding, timeout_seconds=30
+        )
+    print(place, found.finish_reason, [one.code.name for one in found.warnings], found.text[:60])
+    check(text, found)
+
+
+def check(text: str, found: Translation) -> None:
     said = {warning.code for warning in found.warnings}
     odd = {WarningCode.DEGENERATE_OUTPUT, WarningCode.RETRIED, WarningCode.OUTPUT_TRUNCATED}
     # A row of dots is rightly a row of dots.
