@@ -8,6 +8,7 @@ the order of its hypotheses, the likeliest first.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -58,6 +59,16 @@ class Beam:
         ranked = sorted(self._ended, key=lambda hypothesis: -hypothesis.score)
         return ranked[: self.size]
 
+    @property
+    def steps(self) -> int:
+        """Steps that it has taken."""
+        return len(self._steps)
+
+    @property
+    def likeliest(self) -> list[int]:
+        """The tokens of the likeliest hypothesis that lives."""
+        return self._path(0).ids
+
     def ids(self, slot: int) -> list[int]:
         """The tokens of the hypothesis in this slot."""
         return self._path(self.sequence.slots.index(slot)).ids
@@ -90,6 +101,39 @@ class Beam:
         self._steps.append(step)
         self._alive = alive
         self.sequence.slots[:] = slots
+
+    def give_up(self) -> None:
+        """End the likeliest hypothesis that lives as it is, and look for nothing better."""
+        path = self._path(0)
+        total = sum(path.token_log_probs)
+        self._ended.append(
+            Hypothesis(
+                ids=path.ids,
+                finish_reason=FinishReason.DEGENERATE,
+                log_prob=total,
+                score=total / length_penalty(self.steps, self.sequence.parameters.length_penalty),
+                token_log_probs=path.token_log_probs,
+                attention=path.attention,
+            )
+        )
+        self._alive = False
+
+    def cut_best(self, steps: int) -> None:
+        """Let the best hypothesis that has ended be one that was stopped after so many tokens.
+
+        Its score stays: it is what it was chosen by.
+        """
+        best = self.hypotheses[0]
+        log_probs = best.token_log_probs[:steps]
+        cut = dataclasses.replace(
+            best,
+            ids=best.ids[:steps],
+            finish_reason=FinishReason.DEGENERATE,
+            log_prob=sum(log_probs),
+            token_log_probs=log_probs,
+            attention=best.attention[:steps],
+        )
+        self._ended = [cut if one is best else one for one in self._ended]
 
     def _path(self, rank: int) -> _Path:
         """From the hypothesis of this rank back to the empty one, and turned round."""

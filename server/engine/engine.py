@@ -6,6 +6,7 @@ import itertools
 import time
 from dataclasses import dataclass
 
+from server.engine.circling import judge
 from server.engine.guard import Guard
 from server.engine.looking import Looking
 from server.engine.model_runner import ModelRunner
@@ -145,6 +146,8 @@ class Engine:
         self._looking.step(sequences, self._search.beams)
         tokens = self._search.choose(logits, sequences)
         looping = self._guard.step(tokens, sequences)
+        if self._search.beams:
+            judge(self._search.beams.values(), len(sequences))
         now = time.monotonic()
         finished = self.scheduler.update(tokens, self._search.beams, now, looping)
         for sequence in finished:

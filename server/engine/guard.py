@@ -35,7 +35,7 @@ _EVERY = 8
 
 
 class Guard:
-    """Watches the outputs of one engine. Those of a beam, which are many, are not its business."""
+    """Watches the outputs of one engine; those of a beam are judged in ``circling.py``."""
 
     def __init__(self) -> None:
         """Remember nothing of anybody."""

@@ -7,6 +7,7 @@ cross-attention into the sentence's slot. Decoding then starts from the begin to
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Literal, NamedTuple
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 _numbers = itertools.count(1)
+_AT_FIRST = frozenset({"prefix_ids", "min_tokens"})
+"""Parameters that have no say once so many steps are taken."""
 
 
 class SequenceStatus(Enum):
@@ -69,21 +72,24 @@ class DecodingParameters:
     """Keep how much each step looked at each source token."""
     head_attention: bool = False
     """With ``attention``: by layer and head too. Not of those that branch."""
-    plain: bool = field(init=False, compare=False)
-    """Whether the likeliest token is all there is to it; asked at every step of every row."""
+    plain_from: int = field(init=False, compare=False)
+    """From which step on the likeliest token is all there is to it; asked at every step of every
+    row."""
 
-    filtered: bool = field(init=False, compare=False)
-    """Whether tokens are taken out or weakened before one is chosen."""
+    filtered_until: int = field(init=False, compare=False)
+    """Before which step tokens are taken out or weakened before one is chosen."""
 
     def __post_init__(self) -> None:
         """Look once."""
-        plain = all(getattr(self, one.name) == one.default for one in fields(self) if one.init)
-        filtered = (
-            bool(self.prefix_ids or self.min_tokens or self.no_repeat_ngram)
-            or self.repetition_penalty != 1.0
+        begun = max(len(self.prefix_ids), self.min_tokens)
+        always = bool(self.no_repeat_ngram) or self.repetition_penalty != 1.0
+        plain = all(
+            getattr(self, one.name) == one.default
+            for one in fields(self)
+            if one.init and one.name not in _AT_FIRST
         )
-        object.__setattr__(self, "plain", plain)
-        object.__setattr__(self, "filtered", filtered)
+        object.__setattr__(self, "plain_from", begun if plain else sys.maxsize)
+        object.__setattr__(self, "filtered_until", sys.maxsize if always else begun)
 
     @property
     def slots(self) -> int:

@@ -86,7 +86,8 @@ class Scheduler:
         sequence = self.running[0]
         if any(sequence.bulk or not one.bulk for one in self.waiting):
             return None
-        return sequence if sequence.parameters.plain and not sequence.streamed else None
+        plain = sequence.steps >= sequence.parameters.plain_from
+        return sequence if plain and not sequence.streamed else None
 
     @property
     def urgent(self) -> bool:
@@ -171,7 +172,7 @@ class Scheduler:
     def update_alone(self, token: int, now: float, *, looping: bool) -> bool:
         """As :meth:`update`, for the sequence that is :attr:`alone`; whether it goes on."""
         self._steps_without_bulk += 1
-        # A plain sequence wants no fewest tokens.
+        # A sentence that is alone has its fewest tokens already.
         return not self.update([token], {}, now, (0,) if looping else ())
 
     def fail(self, now: float, reason: FinishReason = FinishReason.ERROR) -> list[Sequence]:

@@ -38,7 +38,9 @@ class Search:
         Returns:
             [B]; what a sequence that branches has found is in ``beams`` and in the pool.
         """
-        special = [row for row, owner in enumerate(owners) if not owner.parameters.plain]
+        special = [
+            row for row, owner in enumerate(owners) if owner.steps < owner.parameters.plain_from
+        ]
         if not special:
             return self._plain(logits)
         alone = [row for row in special if owners[row].number not in self.beams]
@@ -50,7 +52,7 @@ class Search:
         log_sums = _of_rows(logits, branching)
         logits.forbid(self._never)
         for row in special:
-            if owners[row].parameters.filtered:
+            if owners[row].steps < owners[row].parameters.filtered_until:
                 self._filter(logits.values[row], owners[row], self._history(owners[row], row))
                 logits.changed(row)
         # What branches needs no likeliest token; where nothing else is, none is looked for.

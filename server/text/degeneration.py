@@ -33,7 +33,13 @@ class Degeneration(Enum):
 
 
 def degeneration(
-    sequence: Sequence, source: str, translation: str, *, other_script: bool, limited: bool
+    sequence: Sequence,
+    source: str,
+    translation: str,
+    *,
+    language_ids: tuple[int, ...] = (),
+    other_script: bool,
+    limited: bool,
 ) -> Degeneration | None:
     """What is wrong with a finished sentence, if anything is.
 
@@ -41,16 +47,18 @@ def degeneration(
         sequence: the sentence in the engine.
         source: its text.
         translation: its translation.
+        language_ids: what its output begins with to name the language; more is the caller's.
         other_script: whether the languages are written in different scripts.
         limited: whether the caller set limits of tokens; then any length is in order.
     """
     if sequence.finish_reason is FinishReason.DEGENERATE:
         return Degeneration.LOOP
-    if sequence.parameters.prefix_ids:
+    named = len(language_ids)
+    if len(sequence.parameters.prefix_ids) > named:
         return None  # begun by the caller, who may want what we would not
     if not translation.strip():
         return Degeneration.EMPTY
-    if not limited and (kind := _wrong_length(sequence)) is not None:
+    if not limited and (kind := _wrong_length(sequence, named)) is not None:
         return kind
     words = [word for word in source.split() if word.isalpha()]
     if other_script and len(words) >= _COPIED_WORDS and translation.strip() == source.strip():
@@ -58,8 +66,8 @@ def degeneration(
     return None
 
 
-def _wrong_length(sequence: Sequence) -> Degeneration | None:
-    source, target = sequence.source_length - 1, len(sequence.target_ids)
+def _wrong_length(sequence: Sequence, named: int) -> Degeneration | None:
+    source, target = sequence.source_length - 1, len(sequence.target_ids) - named
     if sequence.finish_reason is FinishReason.LENGTH:
         return Degeneration.LONG if target > _LONGEST_SHARE * source else None
     short = source >= _LONG_SOURCE and target * _SHORTEST_SHARE < source

@@ -93,6 +93,7 @@ class TranslationPipeline:
             self._engine,
             self._target,
             self._metrics,
+            language_ids=pair.target_ids,
             other_script=scripts_differ(pair.source_language, pair.target_language),
         )
         self._keeping = Keeping(

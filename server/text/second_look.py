@@ -29,12 +29,27 @@ class SecondLook:
     """Looks at what one model's engine has translated."""
 
     def __init__(
-        self, engine: Runner, target: Tokenizer, metrics: Metrics, *, other_script: bool
+        self,
+        engine: Runner,
+        target: Tokenizer,
+        metrics: Metrics,
+        *,
+        language_ids: tuple[int, ...] = (),
+        other_script: bool,
     ) -> None:
-        """Set what decodes again, what reads outputs, and whether the scripts differ."""
+        """Set what looks at one pair of languages.
+
+        Args:
+            engine: decodes again.
+            target: reads outputs.
+            metrics: where what was found is counted.
+            language_ids: what every output begins with, in a model of many languages.
+            other_script: whether the languages are written in different scripts.
+        """
         self._engine = engine
         self._target = target
         self._metrics = metrics
+        self._language_ids = language_ids
         self._other_script = other_script
 
     async def look(
@@ -115,6 +130,7 @@ class SecondLook:
             sequence,
             text.source(index),
             translation,
+            language_ids=self._language_ids,
             other_script=self._other_script,
             limited=limited,
         )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 from running import RunningServer
 
-from dragoman import Client, FinishReason, WarningCode
+from dragoman import Beam, Client, Decoding, FinishReason, Translation, WarningCode
+from server.engine.request import DecodingParameters
+from server.text.request import TranslationRequest, WarningKind
 
 INPUTS = [
     "ha " * 60,
@@ -55,6 +60,39 @@ INPUTS = [
 def test_it_ends_in_bounded_tokens_with_a_word_of_warning(server: RunningServer, text: str) -> None:
     with Client(server.target) as client:
         found = client.translate(text, target_language="zh-TW", timeout_seconds=30)
+    check(text, found)
+
+
+@pytest.mark.parametrize("place", [3, 7, 14, 15, 18, 21, 22, 24])
+def test_a_beam_does_too(server: RunningServer, place: int) -> None:
+    text, decoding = INPUTS[place], Decoding(strategy=Beam(size=4), bypass_cache=True)
+    with Client(server.target) as client:
+        found = client.translate(
+            text, target_language="zh-TW", decoding=decoding, timeout_seconds=30
+        )
+    check(text, found)
+
+
+async def test_loops_of_beams_are_found_and_tried_again(inner: Any) -> None:
+    decoding = DecodingParameters(strategy="beam", beams=4)
+    texts = [INPUTS[place] for place in (14, 15, 18, 22)]
+    request = TranslationRequest(
+        texts=texts,
+        field_names=[f"texts[{index}]" for index in range(len(texts))],
+        arrived=time.monotonic(),
+        target_language="zh-TW",
+        decoding=decoding,
+    )
+    found = await inner.pipeline.translate(request)
+    told = {WarningKind.RETRIED, WarningKind.DEGENERATE_OUTPUT}
+    assert all(told & {warning.kind for warning in one.warnings} for one in found)
+    loops = inner.metrics.registry.get_sample_value(
+        "dragoman_sequences_total", {"reason": "degenerate"}
+    )
+    assert loops
+
+
+def check(text: str, found: Translation) -> None:
     said = {warning.code for warning in found.warnings}
     odd = {WarningCode.DEGENERATE_OUTPUT, WarningCode.RETRIED, WarningCode.OUTPUT_TRUNCATED}
     # A row of dots is rightly a row of dots.

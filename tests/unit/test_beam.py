@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from fakes import BOS, EOS, VOCABULARY, make_engine, make_sequence
@@ -15,6 +17,8 @@ from server.engine.looking import Looking
 from server.engine.request import DecodingParameters, FinishReason, FloatArray, Hypothesis, Sequence
 
 NEVER = (0, 1, 3)
+Next = Callable[[int, tuple[int, ...]], FloatArray]
+"""Logits of the token after a source and a history."""
 
 
 def next_logits(source: int, history: tuple[int, ...]) -> FloatArray:
@@ -26,8 +30,8 @@ def next_logits(source: int, history: tuple[int, ...]) -> FloatArray:
 class TreeRunner:
     """Reads what a row has written back from its cache: a beam that is moved wrongly shows."""
 
-    def __init__(self, pool: KVCachePool) -> None:
-        self.pool = pool
+    def __init__(self, pool: KVCachePool, logits: Next = next_logits) -> None:
+        self.pool, self.logits = pool, logits
 
     def encode(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
@@ -42,7 +46,7 @@ class TreeRunner:
             history = self.pool.self_kv[0, row, 0, : position + 1, 0]
             assert history[0] == BOS
             source = int(self.pool.cross_kv[0, row, 0, 0, 0])
-            logits[row] = next_logits(source, tuple(history[1:].astype(int).tolist()))
+            logits[row] = self.logits(source, tuple(history[1:].astype(int).tolist()))
         return Logits.of(logits)
 
     def source_keys(self, slot: int) -> FloatArray:
@@ -53,9 +57,9 @@ class TreeRunner:
         return self.pool.positions[rows].astype(np.float32)[:, None, None, None]
 
 
-def engine(slots: int = 12) -> Engine:
+def engine(slots: int = 12, logits: Next = next_logits) -> Engine:
     made, _ = make_engine(slots=slots)
-    made._runner = TreeRunner(made.scheduler.pool)
+    made._runner = TreeRunner(made.scheduler.pool, logits)
     made._looking = Looking(made._runner)
     return made
 
@@ -124,6 +128,96 @@ def test_beams_of_any_size_side_by_side_find_what_the_plain_search_finds(
         assert sequence.target_ids == expected[0][0]
     assert made.scheduler.pool.used == 0
     assert not made._search.beams
+
+
+@pytest.mark.parametrize("source", [4, 17, 33])
+def test_sixteen_hypotheses_the_most_there_may_be(source: int) -> None:
+    made = engine(slots=34)
+    beams = [branching(one, 16, 12) for one in (source, source + 1)]
+    run(made, [*beams, make_sequence(4, max_tokens=6)])
+    for sequence in beams:
+        expected = reference(int(sequence.source_ids[0]), 16, 12, 1.0)
+        assert len(expected) == 16
+        assert [found.ids for found in sequence.hypotheses] == [ids for ids, _ in expected]
+        assert [found.score for found in sequence.hypotheses] == pytest.approx(
+            [score for _, score in expected], abs=1e-4
+        )
+    assert made.scheduler.pool.used == 0
+
+
+def going_round(end: int) -> Next:
+    """Two tokens, 10 and 11, in turns; after so many the end."""
+
+    def logits(source: int, history: tuple[int, ...]) -> FloatArray:
+        found = next_logits(source, history)
+        found[EOS] = -9.0
+        found[10 + len(history) % 2 if len(history) < end else EOS] = 12.0
+        return found
+
+    return logits
+
+
+def guarded(source: int, max_tokens: int, beams: int = 4, **more: object) -> Sequence:
+    sequence = branching(source, beams, max_tokens, log_probs=True, attention=True, **more)
+    sequence.guarded = True
+    return sequence
+
+
+@pytest.mark.parametrize(
+    ("end", "beams", "steps", "stopped"),
+    [(99, 4, 24, 18), (22, 4, 24, 18), (22, 1, 23, 18), (12, 4, 38, None)],
+    ids=["for ever", "and ends", "the only one", "not for long"],
+)
+def test_a_beam_that_goes_round_in_circles_is_stopped_and_says_so(
+    end: int, beams: int, steps: int, stopped: int | None
+) -> None:
+    sequence = guarded(5, 38, beams, length_penalty=0.0)
+    run(made := engine(logits=going_round(end)), [sequence])
+    best = sequence.hypotheses[0]
+    assert sequence.target_ids == best.ids == [10, 11] * (len(best.ids) // 2)
+    if stopped is None:
+        assert (sequence.finish_reason, len(best.ids)) == (FinishReason.EOS, end)
+    else:
+        # where an output that does not branch is stopped, with what is known of its tokens
+        alone = make_sequence(3, max_tokens=38)
+        alone.source_ids[0], alone.guarded = 5, True
+        run(engine(logits=going_round(end)), [alone])
+        assert sequence.finish_reason is alone.finish_reason is FinishReason.DEGENERATE
+        assert best.ids == alone.target_ids
+        assert len(best.ids) == stopped
+        assert len(sequence.token_log_probs) == len(sequence.attention) == stopped
+        assert sum(sequence.token_log_probs) == pytest.approx(best.log_prob)
+    assert sequence.steps <= steps
+    assert made.scheduler.pool.used == 0
+
+
+def test_a_loop_that_is_not_the_best_that_was_found_is_none() -> None:
+    """Ended well, and likelier than the loop that the beam is still in."""
+
+    def logits(source: int, history: tuple[int, ...]) -> FloatArray:
+        found = np.full(VOCABULARY, -9.0, np.float32)
+        if not history:
+            found[[20, 10]] = 2.0, 1.0
+        elif history[0] == 20:
+            found[EOS if len(history) == 3 else 21 + len(history)] = 12.0
+        else:
+            found[10] = 12.0
+        return found
+
+    sequence = guarded(5, 38, length_penalty=0.0)
+    run(engine(logits=logits), [sequence])
+    assert sequence.finish_reason is FinishReason.EOS
+    assert sequence.target_ids == [20, 22, 23]
+    assert sequence.steps < 38
+
+
+def test_a_beam_that_nobody_guards_or_that_must_go_on_goes_round() -> None:
+    free, must = guarded(5, 38), guarded(5, 38, min_tokens=30)
+    free.guarded = False
+    run(engine(logits=going_round(99)), [free, must])
+    assert (free.finish_reason, free.steps) == (FinishReason.LENGTH, 38)
+    assert must.finish_reason is FinishReason.DEGENERATE
+    assert len(must.target_ids) == 30
 
 
 def test_a_beam_of_one_is_greedy() -> None:

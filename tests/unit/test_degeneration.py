@@ -65,6 +65,31 @@ def test_kinds(
     assert degeneration(sequence, source, translation, other_script=True, limited=limited) is kind
 
 
+@pytest.mark.parametrize(
+    ("sequence", "translation", "kind"),
+    [
+        (ended(EOS, 10, prefix=(7,)), "很好", None),
+        (ended(EOS, 1, prefix=(7,)), "", Degeneration.EMPTY),
+        (ended(EOS, 1, prefix=(7, 8)), "", None),
+        (ended(LENGTH, 37, prefix=(7,)), "很好", Degeneration.LONG),
+        (ended(LENGTH, 16, prefix=(7,)), "很好", None),  # 15 without the language
+        (ended(EOS, 5, source=40, prefix=(7,)), "很好", Degeneration.SHORT),
+        (ended(EOS, 5, source=40, prefix=(7, 8)), "很好", None),
+        (ended(EOS, 10, prefix=(7,)), "one two three four", Degeneration.COPY),
+        (ended(EOS, 10, prefix=(7, 8)), "one two three four", None),
+        (ended(DEGENERATE, 10, prefix=(7, 8)), "很好", Degeneration.LOOP),
+    ],
+)
+def test_the_token_of_a_language_is_no_beginning_that_a_caller_wants(
+    sequence: Sequence, translation: str, kind: Degeneration | None
+) -> None:
+    source = "one two three four"
+    found = degeneration(
+        sequence, source, translation, language_ids=(7,), other_script=True, limited=False
+    )
+    assert found is kind
+
+
 def test_names_and_codes_may_be_copied() -> None:
     for text in ("Paris", "MX-5 2024 4x4 A1", "foo() bar() baz() 1+1"):
         assert degeneration(ended(EOS, 9), text, text, other_script=True, limited=False) is None

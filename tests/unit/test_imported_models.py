@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,12 @@ from export.imported.reference import logits_difference, reference_network, refe
 from export.verify import BUDGETS, Budget, Exported
 from server.bundle import DECODER, ENCODER, Bundle, open_bundle
 from server.engine.request import DecodingParameters, FinishReason
+from server.live_model import build_engine
+from server.metrics import Metrics
+from server.settings import Settings
 from server.text.languages import Pairs
+from server.text.pipeline import TranslationPipeline
+from server.text.request import TranslationRequest, WarningKind
 from server.text.tokenizer import tokenizers_of
 
 SOURCES = [*ENGLISH[::3], "The dog ☃ sees.", "the", "What I have seen is a big, big house."]
@@ -336,3 +342,38 @@ def test_t5_with_a_prefix_of_its_own_is_one_pair(tmp_path: Path) -> None:
     whole = "translate English to German: The old dog is big today."
     theirs = [*pair.source_ids, *source.encode("The old dog is big today.")]
     assert theirs == source.encode(whole)
+
+
+async def test_a_language_s_token_does_not_hide_that_nothing_was_said(tmp_path: Path) -> None:
+    """The forced token of a model of many languages is no beginning that a caller asked for."""
+    model = read_model(Checkpoint(m2m(tmp_path / "checkpoint")))
+    bundle, text = silent(draft_bundle(model, tmp_path, settings(model)))
+    metrics = Metrics()
+    given = Settings(bundle=tmp_path, engines=1, slots=4)
+    engine = build_engine(bundle, given, metrics)
+    _, pair = Pairs(bundle.manifest).nearest("en", "de")
+    pipeline = TranslationPipeline(bundle, engine, given.slots, metrics=metrics).between(pair)
+    engine.start()
+    request = TranslationRequest(texts=[text], field_names=["texts[0]"], arrived=time.monotonic())
+    begun = dataclasses.replace(request, target_prefix="die")
+    (found,) = await pipeline.translate(request)
+    await pipeline.translate(begun)
+    await engine.drain(grace_seconds=0.0)
+    assert {one.kind for one in found.warnings} & {
+        WarningKind.RETRIED, WarningKind.DEGENERATE_OUTPUT
+    }  # fmt: skip
+    sample = metrics.registry.get_sample_value
+    assert sample("dragoman_degenerate_outputs_total", {"kind": "empty"}) == 1
+
+
+def silent(draft: Bundle) -> tuple[Bundle, str]:
+    """The bundle with an end that comes right after the language, and a text that it does so to."""
+    ids, parameters = asked(draft)
+    parameters = dataclasses.replace(parameters, min_tokens=0)
+    for token in range(4, draft.manifest.shape.target_vocab_size):
+        changed = {"tokens": draft.manifest.tokens.model_copy(update={"eos": token})}
+        other = dataclasses.replace(draft, manifest=draft.manifest.model_copy(update=changed))
+        for text, one in zip(SOURCES, Exported(other, slots=16).run(ids, parameters), strict=True):
+            if one.target_ids == [*parameters.prefix_ids]:
+                return other, text
+    raise AssertionError("no such token")

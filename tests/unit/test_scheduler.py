@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.engine import Engine
-from server.engine.request import FinishReason, Sequence, SequenceStatus
+from server.engine.request import DecodingParameters, FinishReason, Sequence, SequenceStatus
 
 
 def run_to_end(engine: Engine, limit: int = 10_000) -> list[Sequence]:
@@ -115,6 +115,26 @@ def test_the_first_in_line_is_never_overtaken_for_long() -> None:
         if long.finish_reason is not None:
             break
     assert long.finish_reason is FinishReason.EOS
+
+
+@pytest.mark.parametrize("company", [False, True])
+def test_a_forced_prefix_is_decoded_as_the_model_would_have_begun(company: bool) -> None:
+    """And who is alone takes many steps at a time once it has written it."""
+    engine, runner = make_engine()
+    plain = make_sequence(20)
+    prefix = tuple(plain.source_ids[:3].tolist())
+    begun = make_sequence(20, parameters=DecodingParameters(prefix_ids=prefix, min_tokens=2))
+    engine.add(begun)
+    if company:
+        engine.add(plain)
+    steps = []
+    while engine.has_unfinished:
+        engine.step()
+        steps.append(begun.steps)
+        engine.scheduler.check_integrity()
+    assert [*begun.target_ids, EOS] == begun.source_ids.tolist()
+    assert steps == (list(range(1, 21)) if company else [1, 2, 3, 11, 19, 20])
+    assert sum(runner.decoded) == 20 * (1 + company)
 
 
 def test_max_tokens_ends_a_sequence_with_length() -> None:

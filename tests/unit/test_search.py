@@ -78,6 +78,27 @@ def test_a_forced_prefix_comes_out_first_whatever_the_strategy() -> None:
         assert sequence.token_log_probs[1] < sequence.token_log_probs[0]
 
 
+def test_after_a_forced_prefix_tokens_are_found_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(Logits, "changed", lambda _logits, row: looked.append(row))
+    begun, branching = row(prefix_ids=(4, 5)), row(strategy="beam", beams=2, prefix_ids=(4, 5))
+    must, sampled = row(min_tokens=2), row(strategy="sample", prefix_ids=(4,))
+    never = row(prefix_ids=(4,), no_repeat_ngram=3)
+    for sequence in (begun, branching, must, sampled, never):
+        sequence.steps = 2
+    chooser = search()
+    branching.slots = [1, 2]
+    chooser.start(branching)
+    rows = [begun, branching, branching, must, sampled, never]
+    for owner in rows:
+        owner.target_ids = [4, 5]
+    values = logits(*[[0.0, 0, 1, 0, 2, 9, 3]] * 6)
+    monkeypatch.setattr(chooser.beams[branching.number], "ids", lambda _slot: [4, 5])
+    assert chooser.choose(values, rows)[::3] == [5, 5]
+    assert looked == [5]
+    assert [one.parameters.plain_from for one in (begun, must, row())] == [2, 2, 0]
+
+
 def test_rows_of_every_kind_share_a_batch() -> None:
     values = logits(*[[0.0, 0, 1, 0, 2, 9, 3]] * 4)
     rows = [row(), row(prefix_ids=(6,)), row(strategy="sample", top_k=1), row(log_probs=True)]
