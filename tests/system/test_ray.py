@@ -90,6 +90,7 @@ def on_two_nodes(folder: Path) -> tuple[dict[str, int], str]:
     environment = os.environ | {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",  # of 15, and starves beside any other work
         "DRAGOMAN_SENTENCE_CACHE_BYTES": "0",  # the same sentences again are work again
         "PYTHONPATH": str(ROOT),
         "NO_PROXY": "*",
