@@ -101,7 +101,6 @@ def on_two_nodes(folder: Path) -> tuple[dict[str, int], str]:
         command, check=False, env=environment, capture_output=True, text=True, timeout=280
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    print(ran.stdout, ran.stderr)
     return json.loads(ran.stdout.splitlines()[-1]), ran.stderr
 
 
@@ -122,7 +121,7 @@ def test_a_corpus_is_whole_though_a_node_is_killed(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows[: len(SENTENCES)]), table, row_group_size=40)
     seen, said = on_two_nodes(tmp_path)
 
-    # Two engines fit into no node, three actors find room for two; neither asks this machine's cores.
+    # Two engines fit into no node; of three actors two find room. This machine has more cores.
     assert seen["refused"] == 2
     assert "no node of the cluster can hold an actor: engines 2" in said
     assert "2 of 3 actors find room (engines 1, CPUs 1, GPUs 0 each)" in said
