@@ -129,7 +129,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--output-field", default="translation", help="where it goes")
     parser.add_argument("--beam", type=_count, default=1, help="hypotheses side by side")
     parser.add_argument("--length-penalty", type=float, default=1.0, help="of beams")
-    parser.add_argument("--engines", type=_count, help="engine threads (default: one a core)")
+    parser.add_argument(
+        "--engines",
+        type=_count,
+        help="engine threads (default: one a core; on a cluster, of its smallest node)",
+    )
     parser.add_argument("--slots", type=_count, help="sentences decoded at once by each engine")
     parser.add_argument(
         "--part-bytes",
@@ -141,7 +145,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--ray",
         metavar="ADDRESS",
         help="translate on a Ray cluster ('local' starts one here); IN and OUT must be on a file "
-        "system that all of its machines see",
+        "system that all of its machines see, and the bundle at the same absolute path on all",
     )
     parser.add_argument(
         "--ray-actors", type=_count, default=1, help="models that run side by side on the cluster"

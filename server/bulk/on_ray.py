@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,13 @@ from numpy.typing import NDArray
 from server.bulk.formats import Part
 from server.bulk.journal import Account
 from server.bulk.run import PARTS_AT_ONCE, Job, translate_part
+from server.bulk.share import Share, share_of
 from server.bulk.translator import CorpusTranslator
-from server.live_model import available_cores
+from server.bundle import open_bundle
+from server.engine.provider import Kind
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 Columns = dict[str, NDArray[Any]]
 
@@ -73,18 +79,25 @@ def run_on_ray(
         address: of the cluster, as ``ray.init`` takes it.
         job: what to do.
         missing: the parts to do.
-        actors: models side by side; each asks for as many CPUs as it has engine threads.
+        actors: models side by side; each asks for as many CPUs as it has engine threads, and
+            for a GPU where the bundle runs on one.
         done: told of each part.
+
+    Raises:
+        CorpusFault: no node of the cluster can hold an actor.
     """
     # Paths of this machine are those of all: see the command's help.
     folder = job.settings.bundle[0].absolute()
-    settings = job.settings.model_copy(update={"bundle": (folder,)})
+    provider = open_bundle(folder).manifest.provider
     source, journal = job.source.absolute(), job.journal.absolute()
-    job = dataclasses.replace(job, settings=settings, source=source, journal=journal)
     started_here = not ray.is_initialized()
     ray.init(address=address, log_to_driver=False, configure_logging=False)
     try:
-        engines = settings.engines or available_cores()
+        share = _share(provider, job.settings, actors)
+        # Ray shows an actor its own card alone, which is then number 0.
+        update = {"bundle": (folder,), "engines": share.engines, "device_id": 0}
+        settings = job.settings.model_copy(update=update)
+        job = dataclasses.replace(job, settings=settings, source=source, journal=journal)
         table = ray.data.from_items(
             [dataclasses.asdict(part) for part in missing],
             override_num_blocks=max(1, -(-len(missing) // PARTS_AT_ONCE)),
@@ -93,7 +106,8 @@ def run_on_ray(
             fn_constructor_args=(job,),
             batch_size=PARTS_AT_ONCE,
             compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=engines * settings.engine_threads,
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
             # The default gives an actor up with the machine it was on.
             max_restarts=-1,
             max_task_retries=-1,
@@ -104,3 +118,16 @@ def run_on_ray(
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _share(provider: Kind, settings: Settings, actors: int) -> Share:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    share = share_of(nodes, provider, settings.engines, settings.engine_threads)
+    room = share.room(nodes)
+    if room < actors:
+        # Not refused: a cluster may grow, and one that lost a machine must go on.
+        logger.warning(
+            "%d of %d actors find room (engines %d, CPUs %d, GPUs %d each); the others wait for it",
+            room, actors, share.engines, share.cpus, share.gpus,
+        )  # fmt: skip
+    return share
