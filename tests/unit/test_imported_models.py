@@ -14,7 +14,7 @@ import torch
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
-from checkpoints import ENGLISH, m2m, marian, mt5, t5, t5_gated
+from checkpoints import ENGLISH, m2m, m2m100, marian, marian_apart, mt5, t5, t5_gated
 from export import trial
 from export.imported import reference
 from export.imported.architectures import read_model
@@ -36,7 +36,8 @@ SETTINGS = ImportSettings(
     licence="none",     precision="fp32", max_source_tokens=90, max_target_tokens=40,
 )  # fmt: skip
 MAKERS: dict[str, Callable[[Path], Path]] = {
-    "m2m": m2m, "marian": marian, "mt5": mt5, "t5": t5, "t5-gated": t5_gated,
+    "m2m": m2m, "m2m100": m2m100, "marian": marian, "marian-apart": marian_apart, "mt5": mt5,
+    "t5": t5, "t5-gated": t5_gated,
 }  # fmt: skip
 
 
@@ -209,6 +210,70 @@ def test_an_option_that_cannot_be_served_is_refused_by_name(
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(
+    ("make", "option", "value"),
+    [
+        (m2m, "activation_function", "tanh"),
+        (m2m, "scale_embedding", None),
+        (m2m, "encoder_ffn_dim", 64),
+        (m2m, "tie_word_embeddings", False),
+        (m2m, "eos_token_id", [2, 3]),
+        (t5, "feed_forward_proj", "gated-swish"),
+        (t5, "quantization_config", {"bits": 8}),
+        (t5, "is_encoder_decoder", False),
+        (t5, "d_kv", "16"),
+        (t5, "decoder_start_token_id", -1),
+    ],
+)
+def test_m2m_and_t5_refuse_an_option_by_name(
+    make: Callable[[Path], Path], tmp_path: Path, option: str, value: object
+) -> None:
+    folder = make(tmp_path / "checkpoint")
+    set_options(folder, **{option: value})
+    with pytest.raises(ImportRefused, match=option):
+        read_model(Checkpoint(folder))
+
+
+def set_options(folder: Path, **changed: object) -> None:
+    """Change a configuration; ``...`` takes an option out."""
+    options = json.loads((folder / "config.json").read_text()) | changed
+    left = {name: value for name, value in options.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(left))
+
+
+@pytest.mark.parametrize("make", [m2m, marian])
+def test_what_a_configuration_leaves_out_is_what_transformers_takes(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = make(tmp_path / "checkpoint")
+    set_options(folder, activation_function=..., scale_embedding=...)
+    model = read_model(Checkpoint(folder))
+    draft = draft_bundle(model, tmp_path, settings(model))
+    _, pair = Pairs(draft.manifest).nearest("en", "de")
+    ours = translated(draft, Sentences(SOURCES), pair)
+    assert logits_difference(reference_network(folder), ours, model.tokens) < 1e-4
+
+
+@pytest.mark.parametrize("floats", ["float32", "bfloat16"])
+@pytest.mark.parametrize("make", [m2m, marian])
+def test_a_stored_table_of_positions_has_to_be_the_one_that_is_made(
+    make: Callable[[Path], Path], tmp_path: Path, floats: str
+) -> None:
+    folder = make(tmp_path / "checkpoint")
+    network = reference_network(folder)
+    path, kind = folder / "model.safetensors", getattr(torch, floats)
+    position = network.model.decoder.embed_positions
+    name = "weights" if make is m2m else "weight"
+    tensors, table = load_file(path), getattr(position, name).detach().to(kind)
+    name = f"model.decoder.embed_positions.{name}"
+    save_file(tensors | {name: table.clone()}, path, metadata={"format": "pt"})
+    read_model(Checkpoint(folder))
+    for other in (table.roll(1, 0), table.flip(1), table[:-1]):
+        save_file(tensors | {name: other.contiguous()}, path, metadata={"format": "pt"})
+        with pytest.raises(ImportRefused, match=f"tensor {name} is not the sines of 96 x 32"):
+            read_model(Checkpoint(folder))
+
+
 def test_a_pickle_is_never_opened_and_the_way_out_is_told(tmp_path: Path) -> None:
     folder = marian(tmp_path / "checkpoint")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
@@ -302,9 +367,10 @@ def test_a_model_of_many_languages_is_tried_from_one_into_another(
     for said, pair in (
         ([], "en -> de"), (["--target", "en"], "de -> en"), (["--source", "de"], "de -> en"),
     ):  # fmt: skip
-        # 2: transformers has no use for the tokenizer of this checkpoint, which is made by hand.
-        assert main([str(folder), "--check", *said, *sizes]) == 2
-        assert f"beside transformers, {pair}: " in capsys.readouterr().out
+        assert main([str(folder), "--check", *said, *sizes]) == 0
+        found = capsys.readouterr().out
+        assert "8 sentences are split as transformers splits them" in found
+        assert f"beside transformers, {pair}: " in found
 
 
 def test_a_marian_model_with_several_targets_is_asked_by_a_token(tmp_path: Path) -> None:
