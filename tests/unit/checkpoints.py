@@ -219,3 +219,10 @@ def mt5(folder: Path, seed: int = 1) -> Path:
     return t5(
         folder, seed, model_type="mt5", feed_forward_proj="gated-gelu", tie_word_embeddings=False
     )
+
+
+def set_options(folder: Path, **changed: object) -> None:
+    """Change a configuration; ``...`` takes an option out."""
+    options = json.loads((folder / "config.json").read_text()) | changed
+    left = {name: value for name, value in options.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(left))

@@ -64,13 +64,14 @@ def test_nllbs_pieces_and_languages_have_the_ids_of_transformers(tmp_path: Path)
     theirs = reference_tokenizer(folder)
     assert type(theirs).__name__ == "NllbTokenizer"
     for text in TEXTS:
-        # Theirs makes a token of blanks at the end, SentencePiece as the model's authors use it none.
+        # Of blanks at the end theirs makes a token, and SentencePiece none.
         ids = theirs(text.rstrip(), add_special_tokens=False).input_ids
         assert source.encode(text) == source.encode(text.rstrip()) == ids
     codes = {"en": "eng_Latn", "de": "deu_Latn", "zh-Hant": "zho_Hant"}
     found = {language.code: language.source_ids for language in model.languages}
     assert found == {code: [theirs.convert_tokens_to_ids(its)] for code, its in codes.items()}
-    assert theirs("The dog").input_ids == [*found["en"], *source.encode("The dog"), theirs.eos_token_id]
+    whole = [*found["en"], *source.encode("The dog"), model.tokens.eos]
+    assert theirs("The dog").input_ids == whole
 
 
 def test_m2m100_has_its_languages_after_its_vocabulary(tmp_path: Path) -> None:
