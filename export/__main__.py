@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ from export.bundle import ExportSettings, write_bundle
 from export.graphs import CacheType
 from export.precision import PRECISIONS
 from export.release import TrainedModel, read_trained, save_release
+from export.speed import Speed
 from export.verify import ExportError
 from model.checkpoint import CheckpointError
 from model.config import ConfigError
 from model.evaluate import ValidationSet, read_validation
+from server.bundle import PARITY_REPORT
 from server.errors import BundleError
 
 _CACHES: dict[str, CacheType] = {"fp32": "float32", "fp16": "float16"}
@@ -96,6 +99,9 @@ def _export(options: argparse.Namespace) -> None:
     bundle = write_bundle(trained, validation, options.out, settings)
     for score in bundle.manifest.scores:
         print(f"{score.dataset:12} {score.metric:6} {score.value:6.2f}")
+    speed = json.loads(bundle.read(PARITY_REPORT))["speed"]
+    if speed is not None:
+        print(f"{bundle.manifest.precision}: {Speed(**speed)}")
     print(bundle.folder)
 
 

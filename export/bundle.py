@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +21,7 @@ from export.place import check_limits, new_bundle, producer, write_manifest, wri
 from export.precision import precision_of
 from export.release import TrainedModel
 from export.slots import slots_graph
+from export.speed import Speed, speed_in_turns
 from export.trained import network_of
 from export.verify import Exported, ExportError, ParityReport, verify
 from model.checkpoint import ALIGNMENT_HEAD
@@ -40,6 +43,7 @@ from server.bundle import (
 _log = logging.getLogger(__name__)
 
 _CALIBRATION_SENTENCES = 240
+_TIMED_SENTENCES = 64
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ def write_bundle(
         write_graphs(trained, _calibration_ids(trained, validation, settings), partial, settings)
         draft = Bundle(partial, _manifest(trained, settings, [], []), digest="")
         report, outputs = verify(trained.model, draft, trained.tokenizers, validation)
+        speed = _speed(trained, draft, validation, settings)
+        report = dataclasses.replace(report, speed=speed)
         write_report(partial, report.as_json())
         manifest = _manifest(trained, settings, _scores(report), _goldens(trained, draft))
         card = model_card(manifest, report, validation, outputs, trained.account)
@@ -146,6 +152,26 @@ def _calibration_ids(
     chosen = [text for of_set in validation.values() for text in of_set.sources[-share:]]
     longest = settings.max_source_tokens - 1
     return [ids[:longest] for ids in trained.tokenizers[0].encode(chosen)]
+
+
+def _speed(
+    trained: TrainedModel,
+    draft: Bundle,
+    validation: dict[str, ValidationSet],
+    settings: ExportSettings,
+) -> Speed | None:
+    """Beside float32 graphs made for this alone; a processor says nothing of a GPU's speed."""
+    if settings.precision == "fp32" or settings.provider == "cuda":
+        return None
+    exact = dataclasses.replace(settings, precision="fp32", cache="float32")
+    _log.info("timing %s beside float32", settings.precision)
+    texts = next(iter(validation.values())).head(_TIMED_SENTENCES).sources
+    with tempfile.TemporaryDirectory() as place:
+        write_graphs(trained, [], Path(place), exact)
+        float32 = Exported(Bundle(Path(place), _manifest(trained, exact, [], []), digest=""))
+        ours = Exported(draft)
+        ids = ours.fitting(trained.tokenizers[0].encode(texts))
+        return speed_in_turns(len(ids), lambda: ours.greedy(ids), lambda: float32.greedy(ids))
 
 
 def _manifest(

@@ -102,6 +102,8 @@ def _parity(report: ParityReport) -> str:
             f"\n\nThe graphs were run by {report.measured_on}, which keeps float32 between some "
             "nodes where a GPU rounds to float16: `make bench-cuda` compares on the GPU itself."
         )
+    if report.speed is not None:
+        difference += f"\n\nOn the machine of the export it was {report.speed}."
     return "\n".join(rows) + "\n\n" + difference
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export.speed import Speed
 from model.batching import TokenisedPair, collate
 from model.decoding import greedy
 from model.evaluate import Scores, ValidationSet, score
@@ -89,6 +90,8 @@ class ParityReport:
     datasets: dict[str, DatasetParity]
     scores: dict[str, Scores]
     """Of the exported graphs, on every sentence of each set."""
+    speed: Speed | None = None
+    """None: of float32 itself, and of what is made for a GPU."""
 
     def as_json(self) -> dict[str, object]:
         """Plain values."""

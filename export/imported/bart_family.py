@@ -27,6 +27,8 @@ _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
 }
+_DEFAULTS: dict[str, tuple[str, bool]] = {"m2m_100": ("relu", True), "marian": ("gelu", False)}
+"""Activation and scaled embeddings of a configuration that names none."""
 Side = Literal["encoder", "decoder"]
 SHARED = "model.shared.weight"
 HEAD = "lm_head.weight"
@@ -44,6 +46,7 @@ class BartFamily:
         self._checkpoint = checkpoint
         checkpoint.only(
             activation_function=tuple(_ACTIVATIONS),
+            scale_embedding=(True, False),
             encoder_attention_heads=(checkpoint.whole("decoder_attention_heads"),),
             encoder_ffn_dim=(checkpoint.whole("decoder_ffn_dim"),),
             quantization_config=(None,),
@@ -55,8 +58,11 @@ class BartFamily:
         if not self.heads or self.width % self.heads:
             msg = f"{checkpoint.folder}: d_model {self.width} is no multiple of {self.heads} heads"
             raise ImportRefused(msg)
-        self._activation = _ACTIVATIONS[checkpoint.config["activation_function"]]
-        self._scale = math.sqrt(self.width) if checkpoint.config.get("scale_embedding") else 1.0
+        activation, scaled = _DEFAULTS[checkpoint.config["model_type"]]
+        activation = checkpoint.config.get("activation_function", activation)
+        self._activation = _ACTIVATIONS[activation]
+        scaled = checkpoint.config.get("scale_embedding", scaled)
+        self._scale = math.sqrt(self.width) if scaled else 1.0
 
     def network(
         self,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import onnx
+import torch
 
 from export.calibration import Calibration
 from export.graphs import CacheType, decoder_graph, encoder_graph
@@ -20,6 +21,7 @@ from export.imported.model import ImportedModel
 from export.place import check_limits, new_bundle, producer, write_manifest, write_report
 from export.precision import precision_of
 from export.slots import slots_graph
+from export.speed import Speed
 from export.trial import AsStored
 from export.verify import ExportError
 from export.weights import WeightsFile
@@ -153,6 +155,11 @@ def _compared(
     _log.info("comparing %d sentences with those of float32", len(sentences.sources))
     ours = translated(draft, sentences, pair, float32)
     report = compare(settings.precision, HOST.provider, ours, float32, sentences)
+    if settings.provider == "cpu" and model.network.source_embedding.tokens.dtype == torch.float32:
+        speed = Speed(
+            sentences=len(ours.ids), seconds=ours.seconds, seconds_float32=float32.seconds
+        )
+        report = dataclasses.replace(report, speed=speed)
     if settings.gated:
         check(report)
     return report, ours

@@ -43,6 +43,7 @@ def _parity(report: ImportReport) -> str:
         f"{report.chrf_with_float32:.1f}; log-probabilities differ by "
         f"{report.log_prob_difference_mean:.2g} on average, "
         f"{report.log_prob_difference_max:.2g} at most."
+        + (f" When it was imported it was {report.speed}." if report.speed else "")
     )
 
 

@@ -29,6 +29,7 @@ _PICKLES = (
 )
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _PAGE_OUT = 21  # MADV_PAGEOUT of Linux 5.4, harmless to memory that is of no file
+_ROUNDED = 5e-3  # of a sine in bfloat16; another table differs by about 1
 _LAYER_NORM_EPSILON = 1e-5  # torch's, which these architectures leave as it is
 
 
@@ -151,6 +152,26 @@ class Checkpoint:
             self.tensor(f"{name}.{part}", shape=(width,)) for part in ("weight", "bias")
         )
         return Norm(weight, bias, _LAYER_NORM_EPSILON)
+
+    def check_positions(self, *names: str, made: Tensor, first: int = 0) -> None:
+        """Refuse a table of positions that says something else than the one that was made.
+
+        Args:
+            names: of tables that may be there; ``finish`` has to know them.
+            made: [length, width].
+            first: row of the stored tables at which this begins.
+
+        Raises:
+            ImportRefused: the table's name.
+        """
+        for name in names:
+            if name not in self:
+                continue
+            stored: Tensor = self._files[name].get_tensor(name)[first : first + len(made)].float()
+            if stored.shape != made.shape or not torch.allclose(stored, made, 0, _ROUNDED):
+                length, width = made.shape
+                msg = f"{self.folder}: tensor {name} is not the sines of {length} x {width}"
+                raise ImportRefused(msg)
 
     def finish(self, *ignored: str) -> None:
         """Refuse a checkpoint that has more in it than was asked for.

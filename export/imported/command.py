@@ -130,6 +130,8 @@ def _import(options: argparse.Namespace) -> None:
             f"{report.precision}: {report.identical_sentences_ratio:.0%} of {report.sentences} "
             f"sentences as in float32, chrF2 between both {report.chrf_with_float32:.1f}"
         )
+    if report.speed:
+        print(f"{report.precision}: {report.speed}")
     print(bundle.folder)
 
 

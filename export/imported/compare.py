@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import time
 from dataclasses import dataclass
 
 import numpy as np
 import sacrebleu
 from numpy.typing import NDArray
 
+from export.speed import Speed
 from export.verify import BUDGETS, Budget, Exported, ExportError, forced_logits, log_softmax
 from server.bundle import Bundle
 from server.engine.request import DecodingParameters
@@ -50,6 +52,8 @@ class Translated:
     """[B, T], what of it is no padding."""
     logits: NDArray[np.float32]
     """[B, T, V]."""
+    seconds: float
+    """For all outputs; the graphs were loaded before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,9 @@ class ImportReport:
     """With the references given, if any were."""
     chrf_float32: float | None = None
     budget: Budget | None = None
+    speed: Speed | None = None
+    """Of graphs that ONNX Runtime packs nothing of, for memory's sake; None where they are
+    float32, made for a GPU, or compared with graphs that read a checkpoint in 16 bits."""
 
     def as_json(self) -> dict[str, object]:
         """Plain values."""
@@ -91,7 +98,9 @@ def translated(
     parameters = DecodingParameters(prefix_ids=pair.target_ids)
     ids = [[*pair.source_ids, *source.encode(text)] for text in sentences.sources]
     ids = exported.fitting(ids)
+    start = time.perf_counter()
     outputs = [sequence.target_ids for sequence in exported.run(ids, parameters)]
+    seconds = time.perf_counter() - start
     if forced is None:
         first = outputs[:_STEPWISE_SENTENCES]
         target_in, counted = _target_in(first, exported.tokens.bos, exported.tokens.eos)
@@ -106,6 +115,7 @@ def translated(
         target_in=target_in,
         counted=counted,
         logits=forced_logits(exported, sources, target_in),
+        seconds=seconds,
     )
     del exported
     gc.collect()  # a session of gigabytes

@@ -42,12 +42,15 @@ def read_m2m(checkpoint: Checkpoint) -> ImportedModel:
     table = checkpoint.tensor(SHARED, *_TABLES, HEAD, shape=(vocabulary, width))
     positions = checkpoint.whole("max_position_embeddings")
     pad = checkpoint.whole("pad_token_id")
+    first = pad + 1  # those before it stand for padding
+    places = sinusoids(first + positions, width)[first:]
     network = family.network(
         pre_norm=True,
         tables=(table, table),
-        positions=sinusoids(positions + pad + 1, width)[pad + 1 :],  # the first stand for padding
+        positions=places,
         projection=Linear(table),
     )
+    checkpoint.check_positions(*_POSITIONS, made=places, first=first)
     checkpoint.finish(*_POSITIONS)
     tokens = Tokens(
         pad=pad,

@@ -48,12 +48,14 @@ def read_marian(checkpoint: Checkpoint) -> ImportedModel:
     if "final_logits_bias" in checkpoint:
         bias = checkpoint.tensor("final_logits_bias", shape=(1, sizes[1]))[0]
     positions = checkpoint.whole("max_position_embeddings")
+    places = sinusoids(positions, width)
     network = family.network(
         pre_norm=False,
         tables=tables,
-        positions=sinusoids(positions, width),
+        positions=places,
         projection=Linear(tables[1], bias),
     )
+    checkpoint.check_positions(*_POSITIONS, made=places)
     checkpoint.finish(*_POSITIONS)
     source, target, tokens = _vocabularies(checkpoint, sizes)
     return ImportedModel(

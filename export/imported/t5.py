@@ -71,7 +71,8 @@ class _Reader:
         checkpoint = self._checkpoint
         network = self._network()
         checkpoint.finish(f"decoder.block.0.layer.1.EncDecAttention.{_BIAS}")
-        start = checkpoint.config.get("decoder_start_token_id", checkpoint.whole("pad_token_id"))
+        said = checkpoint.config.get("decoder_start_token_id") is not None
+        start = checkpoint.whole("decoder_start_token_id" if said else "pad_token_id")
         tokens = Tokens(
             pad=checkpoint.whole("pad_token_id"),
             bos=start,

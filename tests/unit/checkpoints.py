@@ -21,8 +21,14 @@ ENGLISH = [
 GERMAN = [f"Das {a} {b} ist heute {c}." for a in ("alte", "neue", "rote") for b in ("Haus", "Auto")
           for c in ("groß", "klein", "nicht hier", "was ich sah")]  # fmt: skip
 
+_MARIAN = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+    "activation_function": "swish", "scale_embedding": True, "max_position_embeddings": 96,
+}  # fmt: skip
 
-def pieces_of(texts: list[str], size: int, **options: int) -> bytes:
+
+def pieces_of(texts: list[str], size: int, **options: int | str) -> bytes:
     """A SentencePiece file with the ids that SentencePiece itself gives."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -72,32 +78,67 @@ def marian(folder: Path, seed: int = 0, **options: object) -> Path:
     pad = len(names) - 1
     config = transformers.MarianConfig(
         **{
-            "vocab_size": len(names), "d_model": 32, "encoder_layers": 2, "decoder_layers": 3,
-            "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,
-            "decoder_ffn_dim": 48, "activation_function": "swish", "scale_embedding": True,
-            "max_position_embeddings": 96, "pad_token_id": pad, "decoder_start_token_id": pad,
+            "vocab_size": len(names), "pad_token_id": pad, "decoder_start_token_id": pad,
             "eos_token_id": 0, "forced_eos_token_id": 0,
-        } | options
+        } | _MARIAN | options
     )  # fmt: skip
+    _save_marian(config, folder, seed)
+    return folder
+
+
+def marian_apart(folder: Path, seed: int = 0) -> Path:
+    """The same with a vocabulary and a table of embeddings for each side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    special, sizes = ["</s>", "<unk>", "<pad>"], []
+    for side, vocabulary, texts, size in (
+        ("source", "vocab", ENGLISH, 90), ("target", "target_vocab", GERMAN, 80),
+    ):  # fmt: skip
+        model = pieces_of(texts, size)
+        (folder / f"{side}.spm").write_bytes(model)
+        own = [piece for piece in piece_list(model) if piece not in {*special, "<s>"}]
+        names = {piece: number for number, piece in enumerate([*special, *own])}
+        text = json.dumps(names, ensure_ascii=False)
+        (folder / f"{vocabulary}.json").write_text(text, encoding="utf-8")
+        sizes.append(len(names))
+    said = {
+        "source_lang": "en", "target_lang": "de", "tokenizer_class": "MarianTokenizer",
+        "separate_vocabs": True,
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(said), encoding="utf-8")
+    config = transformers.MarianConfig(
+        vocab_size=sizes[0], decoder_vocab_size=sizes[1], share_encoder_decoder_embeddings=False,
+        pad_token_id=2, decoder_start_token_id=2, eos_token_id=0, forced_eos_token_id=0,
+        **_MARIAN,
+    )  # fmt: skip
+    _save_marian(config, folder, seed)
+    return folder
+
+
+def _save_marian(config: transformers.MarianConfig, folder: Path, seed: int) -> None:
     network = transformers.MarianMTModel(config).eval()
     _random(network, seed)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(network.final_logits_bias.shape, generator=generator)
     network.final_logits_bias.copy_(0.3 * noise)
     network.save_pretrained(folder)
-    return folder
 
 
 def m2m(folder: Path, seed: int = 0) -> Path:
     """English, German and Chinese each way, with the layout of NLLB-200."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = pieces_of([*ENGLISH, *GERMAN], 110)
+    model = pieces_of([*ENGLISH, *GERMAN], 110, model_type="bpe")
     (folder / "sentencepiece.bpe.model").write_bytes(model)
     first = len(piece_list(model)) + 1
-    added = [{"id": 2, "content": "</s>"}]
-    for number, code in enumerate(["eng_Latn", "deu_Latn", "zho_Hant"], first):
-        added.append({"id": number, "content": code})
-    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    added = ["eng_Latn", "deu_Latn", "zho_Hant", "<mask>"]
+    said = {
+        "tokenizer_class": "NllbTokenizer", "additional_special_tokens": added[:-1],
+        "added_tokens_decoder": {
+            number: {"content": token, "special": True} for number, token in enumerate(added, first)
+        },
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    (folder / "config.json").write_text(json.dumps({"model_type": "m2m_100"}))
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)  # tokenizer.json
     config = transformers.M2M100Config(
         vocab_size=first + 4, d_model=32, encoder_layers=2, decoder_layers=3,
         encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=48,
@@ -178,3 +219,10 @@ def mt5(folder: Path, seed: int = 1) -> Path:
     return t5(
         folder, seed, model_type="mt5", feed_forward_proj="gated-gelu", tie_word_embeddings=False
     )
+
+
+def set_options(folder: Path, **changed: object) -> None:
+    """Change a configuration; ``...`` takes an option out."""
+    options = json.loads((folder / "config.json").read_text()) | changed
+    left = {name: value for name, value in options.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(left))
