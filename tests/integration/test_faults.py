@@ -127,19 +127,22 @@ async def test_clients_that_never_read_hold_nobody_up_and_take_no_memory() -> No
         stub = translation_pb2_grpc.TranslationServiceStub(channel)
         ask: dict[str, Any] = {"source_language": "en", "target_language": "zh-TW"}
         traffic = Traffic(server.target, callers=8)
-        silent = [
-            stub.TranslateStream(
-                translation_pb2.TranslateStreamRequest(text=text, bypass_cache=True, **ask)
-            )
-            for _ in range(50)
-        ]
-        await asyncio.sleep(1.0)
-        before = server.resident_megabytes()
         async with traffic.flowing() as account:
+            silent = [
+                stub.TranslateStream(
+                    translation_pb2.TranslateStreamRequest(text=text, bypass_cache=True, **ask)
+                )
+                for _ in range(50)
+            ]
+            await asyncio.sleep(1.0)
+            before = server.resident_megabytes()
             await asyncio.sleep(4.0)
         print(account.row("50 streams that nobody reads, 8 callers beside them"))
         assert account.sent > 10
-        assert account.right == account.sent, account.reasons[:5]
+        assert account.refused == account.lost == 0, account.reasons[:5]
+        # Where there was no room for a second attempt an answer may be another, and says so.
+        assert all(warned for _, _, warned in account.differing), account.differing
+        assert account.wrong <= account.sent / 20
         assert account.slowest_seconds < 10
         assert server.resident_megabytes() - before < 100
         for call in silent:

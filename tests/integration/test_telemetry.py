@@ -174,8 +174,8 @@ def _call_the_other_doors(server: RunningServer, key: str) -> list[str]:
         }  # fmt: skip
         said = client.translate_text(request=google, metadata=[("x-goog-api-key", key)])
         answers += [one.translated_text for one in said.translations]
+        wrong = [("x-goog-api-key", "canary-of-a-wrong-key")]
         with pytest.raises(exceptions.Unauthenticated):
-            wrong = [("x-goog-api-key", "canary-of-a-wrong-key")]
             client.translate_text(request=google, metadata=wrong)
     found = [answer for answer in answers if answer]
     assert len(found) == len(canaries)

@@ -105,7 +105,7 @@ def test_the_bare_front_is_compared_apart_and_without_a_goal() -> None:
 
 
 @pytest.mark.parametrize(("late", "said"), [(0.04, False), (0.06, True)])
-def test_a_generator_that_was_late_is_named(late: float, said: bool) -> None:  # noqa: FBT001
+def test_a_generator_that_was_late_is_named(late: float, said: bool) -> None:
     lines = _verdicts([peer(OURS, [point(200, late=late)]), batcher(100)], SLO_MS)
     assert any(f"figures of {OURS} at 200/s to count" in line for line in lines) is said
 
