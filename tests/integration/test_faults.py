@@ -138,8 +138,9 @@ async def test_clients_that_never_read_hold_nobody_up_and_take_no_memory() -> No
             before = server.resident_megabytes()
             await asyncio.sleep(4.0)
         print(account.row("50 streams that nobody reads, 8 callers beside them"))
-        assert account.sent > 10
-        assert account.refused == account.lost == 0, account.reasons[:5]
+        assert account.right > 10
+        # Behind all that the streams ask for some could not be done in time, and are told so.
+        assert account.lost == 0, account.reasons[:5]
         # Where there was no room for a second attempt an answer may be another, and says so.
         assert all(warned for _, _, warned in account.differing), account.differing
         assert account.wrong <= account.sent / 20

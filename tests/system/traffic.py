@@ -116,7 +116,7 @@ class Traffic:
                     account.right += 1
                 else:
                     account.wrong += 1
-                    warned = [one.code for one in translation.warnings]
+                    warned = [int(one.code) for one in translation.warnings]
                     account.differing.append((sentence, translation.text, warned))
             account.slowest_seconds = max(account.slowest_seconds, clock() - begun)
 
