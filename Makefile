@@ -42,9 +42,9 @@ proto: $(VENV)/.dev  ## generate dragoman/v1 and Envoy's description of the serv
 	  proto/dragoman/v1/*.proto google/rpc/error_details.proto
 
 requirements: $(VENV)/.stack  ## pin what the images install, with hashes
-	$(COMPILE) --extra serve --output-file deploy/requirements.txt pyproject.toml
+	$(COMPILE) --extra serve --extra otel --output-file deploy/requirements.txt pyproject.toml
 	$(COMPILE) --extra loadtest --constraint deploy/requirements.txt --output-file deploy/requirements-loadtest.txt pyproject.toml
-	$(COMPILE) --extra serve-cuda --output-file deploy/requirements-cuda.txt pyproject.toml
+	$(COMPILE) --extra serve-cuda --extra otel --output-file deploy/requirements-cuda.txt pyproject.toml
 	echo hatchling | $(COMPILE) --output-file deploy/requirements-build.txt -
 
 bench: $(VENV)/.dev  ## engine alone and through gRPC, interleaved

@@ -117,6 +117,8 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         "grpc.server_max_unrequested_time_in_server": _UNREQUESTED_SECONDS,
         "grpc.keepalive_time_ms": settings.keepalive_time_ms,
         "grpc.keepalive_timeout_ms": settings.keepalive_timeout_ms,
+        # gRPC waits by this one for the answer to any ping, and by itself that is a minute.
+        "grpc.http2.ping_timeout_ms": settings.keepalive_timeout_ms,
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.min_recv_ping_interval_without_data_ms": settings.min_ping_interval_ms,
         "grpc.max_connection_idle_ms": settings.max_connection_idle_ms,

@@ -19,6 +19,7 @@ import pytest
 from bundle_copies import SHIPPED, copy_bundle, damage, version, wrong_goldens
 from google.rpc import error_details_pb2, status_pb2
 from running import ROOT, RunningServer, running_server
+from traffic import Traffic
 
 import dragoman
 from dragoman.v1 import models_pb2, models_pb2_grpc, translation_pb2, translation_pb2_grpc
@@ -233,6 +234,25 @@ def test_a_bundle_that_cannot_be_used_is_one_line_and_the_old_model_serves_on(
     assert client.list_models() == before
     assert client.translate("I love you.", target_language="zh-TW").text == "我愛你。"
     assert client.is_ready()
+
+
+async def test_bad_bundles_are_refused_under_traffic_and_nobody_notices(
+    open_server: RunningServer,
+) -> None:
+    refusals = 0
+    async with (
+        Traffic(open_server.target).flowing() as account,
+        dragoman.AsyncClient(open_server.target) as client,
+    ):
+        before = await client.list_models()
+        for path in ("damaged", "odd", "nothing") * 2:
+            with pytest.raises(dragoman.FailedPreconditionError):
+                await client.load_model(path)
+            refusals += 1
+        assert await client.list_models() == before
+    print(account.row(f"{refusals} bad bundles loaded into a server at work"))
+    assert account.sent > 50
+    assert account.right == account.sent, account.reasons[:5]
 
 
 def test_the_status_names_the_condition(open_server: RunningServer) -> None:

@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
-from running import ROOT, running_server
+from google.api_core import exceptions
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import translate_v3
+from google.cloud.translate_v3.services.translation_service.transports import (
+    TranslationServiceGrpcTransport,
+)
+from running import ROOT, RunningServer, running_server
 from span_receiver import Receiver, receiving
 
 import dragoman
@@ -126,6 +133,7 @@ def test_logs_metrics_and_traces_hold_no_text_key_or_address(
         answers = _call_from_canary_address(server.target, key)
         with pytest.raises(grpc.RpcError):
             call(server.target, CANARY, ("authorization", "Bearer canary-of-a-wrong-key"))
+        answers += _call_the_other_doors(server, key)
         metrics = server.metrics()
         shown = Path(f"/proc/{server.process.pid}/cmdline").read_text()
         assert server.stop() == 0
@@ -138,6 +146,40 @@ def test_logs_metrics_and_traces_hold_no_text_key_or_address(
     for place, text in [("log", log), ("metrics", metrics), ("traces", traces), ("ps", shown)]:
         for secret in secrets:
             assert secret not in text, (place, secret)
+
+
+def _call_the_other_doors(server: RunningServer, key: str) -> list[str]:
+    """LibreTranslate's API, DeepL's and Google's, each with its own way to give a key."""
+    url, canaries = server.http_url, [f"{CANARY} {number}." for number in ("One", "Two", "Three")]
+    answers = []
+    for given, status in ((key, 200), ("canary-of-a-wrong-key", 403)):
+        libre = {"q": canaries[0], "source": "en", "target": "zh-Hant", "api_key": given}
+        answer = httpx.post(f"{url}/translate", json=libre, timeout=20)
+        assert answer.status_code == status
+        answers += [answer.json().get("translatedText")]
+        deepl = {"text": [canaries[1]], "source_lang": "EN", "target_lang": "ZH-HANT"}
+        header = {"authorization": f"DeepL-Auth-Key {given}"}
+        answer = httpx.post(f"{url}/v2/translate", json=deepl, headers=header, timeout=20)
+        assert answer.status_code == status
+        answers += [one["text"] for one in answer.json().get("translations", ())]
+    with grpc.insecure_channel(server.target) as channel:
+        transport = TranslationServiceGrpcTransport(
+            channel=channel, credentials=AnonymousCredentials()
+        )
+        client = translate_v3.TranslationServiceClient(transport=transport)
+        google = {
+            "parent": "projects/x/locations/global", "contents": [canaries[2]],
+            "mime_type": "text/plain", "source_language_code": "en",
+            "target_language_code": "zh-TW",
+        }  # fmt: skip
+        said = client.translate_text(request=google, metadata=[("x-goog-api-key", key)])
+        answers += [one.translated_text for one in said.translations]
+        wrong = [("x-goog-api-key", "canary-of-a-wrong-key")]
+        with pytest.raises(exceptions.Unauthenticated):
+            client.translate_text(request=google, metadata=wrong)
+    found = [answer for answer in answers if answer]
+    assert len(found) == len(canaries)
+    return found
 
 
 def _call_from_canary_address(target: str, key: str) -> list[str]:

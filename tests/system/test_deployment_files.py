@@ -64,6 +64,8 @@ def test_the_images_install_what_the_package_asks_for(name: str, extra: str) -> 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["serve-core"], *extras[extra]]
+    if extra.startswith("serve"):
+        wanted += extras["otel"]  # DRAGOMAN_OTLP_ENDPOINT is one of the settings of the stack
     assert len(wanted) > 10
     for one in map(Requirement, wanted):
         if one.name != "dragoman":
@@ -239,6 +241,80 @@ def test_the_http_port_is_reached_on_every_way() -> None:
     outward = [port["port"] for rule in policies["envoy"]["egress"] for port in rule["ports"]]
     assert "http" in inward
     assert 8080 in outward
+
+
+def test_clients_without_envoy_are_let_in_by_the_label_that_the_manual_names() -> None:
+    (first, *_) = manifests("NetworkPolicy")["dragoman"]["ingress"]
+    assert {port["port"] for port in first["ports"]} == {"grpc", "http"}
+    label = {"matchLabels": {"dragoman.client": "true"}}
+    assert {"podSelector": label} in first["from"]
+    assert {"namespaceSelector": label} in first["from"]
+    assert '`dragoman.client: "true"`' in (ROOT / "docs/OPERATIONS.md").read_text()
+
+
+def examples(document: str, kind: str) -> list[Any]:
+    """What stands in a manual's fences of this kind, read."""
+    text = (ROOT / "docs" / document).read_text()
+    return [
+        yaml.safe_load(one)
+        for one in re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def test_the_examples_of_the_manual_fit_the_files_that_they_change(tmp_path: Path) -> None:
+    found = examples("OPERATIONS.md", "yaml")
+    overrides = [one for one in found if "services" in one]
+    patches = [one["patches"] for one in found if "patches" in one]
+    policies = [one for one in found if one.get("kind") == "NetworkPolicy"]
+    assert (len(overrides), len(patches), len(policies)) == (2, 1, 1)
+    names = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    for override in overrides:
+        server = override["services"]["dragoman"]
+        assert server["environment"].keys() <= names
+    (deployment,) = [
+        one for one in read(DEPLOY / "kubernetes/servers.yaml") if one["kind"] == "Deployment"
+    ]
+    spec = deployment["spec"]["template"]["spec"]
+    for step in yaml.safe_load(patches[0][0]["patch"]):
+        name, last = step["path"].split("/")[-2:]
+        if last == "-":
+            (spec if name == "volumes" else spec["containers"][0])[name].append(step["value"])
+        else:
+            spec["containers"][0][last] = step["value"]
+    assert {one["name"] for one in spec["containers"][0]["env"]} <= names
+    mounted = {one["name"] for one in spec["containers"][0]["volumeMounts"]}
+    assert mounted == {one["name"] for one in spec["volumes"]}
+    for name, document in (("patched", deployment), ("policy", policies[0])):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(document))
+        check(
+            BIN / "kubernetes-validate", "--strict", "--kubernetes-version", "1.34",
+            tmp_path / f"{name}.yaml",
+        )  # fmt: skip
+    selector = policies[0]["spec"]["podSelector"]["matchLabels"]
+    assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_grafana_finds_the_datasource_and_the_dashboard_where_they_are_mounted() -> None:
+    """Its image is no part of CI, so nothing else would see a file that it cannot read."""
+    (sources,) = read(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")
+    (providers,) = read(DEPLOY / "grafana/provisioning/dashboards/dragoman.yml")
+    assert sources["apiVersion"] == providers["apiVersion"] == 1
+    (source,) = sources["datasources"]
+    assert (source["type"], source["access"]) == ("prometheus", "proxy")
+    assert source["url"] == "http://prometheus:9090"
+    assert "--config.file=/etc/prometheus/prometheus.yml" in compose()["prometheus"]["command"]
+    assert set(compose()["grafana"]["networks"]) & set(compose()["prometheus"]["networks"])
+    (provider,) = providers["providers"]
+    mounts = [one.split(":")[:2] for one in compose()["grafana"]["volumes"]]
+    places = {there: ROOT / here for here, there in mounts if here.startswith("./")}
+    assert places["/etc/grafana/provisioning"].samefile(DEPLOY / "grafana/provisioning")
+    (shown,) = places[provider["options"]["path"]].glob("*.json")
+    home = compose()["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{provider['options']['path']}/{shown.name}"
+    asked = [one for one in board()["templating"]["list"] if one["type"] == "datasource"]
+    assert [(one["name"], one["query"]) for one in asked] == [("datasource", source["type"])]
+    assert board()["uid"]
+    assert board()["schemaVersion"] > 30
 
 
 def test_selectors_and_targets_mean_the_deployments() -> None:

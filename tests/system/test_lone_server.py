@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import os
 import socket
 import time
 import urllib.request
@@ -53,6 +54,7 @@ class JumpingServer:
 @pytest.fixture
 def jumping(tmp_path: Path) -> Iterator[JumpingServer]:
     if FAKETIME is None:
+        assert "EVERY_TEST" not in os.environ, "libfaketime is not there"
         pytest.skip("needs Debian's faketime, which .ci/run installs")
     keys, offset = tmp_path / "keys.toml", tmp_path / "offset"
     offset.write_text("+0")

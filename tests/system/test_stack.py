@@ -32,6 +32,7 @@ TRANSLATE = "/dragoman.v1.TranslationService/Translate"
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     if os.geteuid() != 0:
+        assert "EVERY_TEST" not in os.environ, "the stack's tests need root"
         pytest.skip("starts a Docker Engine of its own, as root; .ci/run does")
     started = time.monotonic()
     with running_stack() as running:

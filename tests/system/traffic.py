@@ -29,6 +29,8 @@ class Account:
     lost: int = 0
     reasons: list[str] = field(default_factory=list)
     slowest_seconds: float = 0.0
+    differing: list[tuple[str, str, list[int]]] = field(default_factory=list)
+    """Of each wrong answer what was asked, the answer, and the codes of its warnings."""
 
     @property
     def sent(self) -> int:
@@ -109,10 +111,13 @@ class Traffic:
                 account.reasons.append(f"{error.code().name}: {error.details()}")
                 await asyncio.sleep(0.05)
             else:
-                if answer.translations[0].text == self._expected[sentence]:
+                translation = answer.translations[0]
+                if translation.text == self._expected[sentence]:
                     account.right += 1
                 else:
                     account.wrong += 1
+                    warned = [int(one.code) for one in translation.warnings]
+                    account.differing.append((sentence, translation.text, warned))
             account.slowest_seconds = max(account.slowest_seconds, clock() - begun)
 
     @staticmethod

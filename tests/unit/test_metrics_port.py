@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from typing import Any
 
 import pytest
 
+from server.api import metrics_port
 from server.api.metrics_port import serve_metrics
 from server.errors import PortTaken
 from server.metrics import Metrics
@@ -23,6 +27,19 @@ def asked(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read()
+
+
+def sent(port: int, request: bytes) -> bytes:
+    """All that comes back before the port closes; what it has not read may reset the connection."""
+    found = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(65536):
+                found += part
+    return found
 
 
 def test_health_is_what_the_server_says_of_itself_and_the_rest_are_metrics() -> None:
@@ -74,3 +91,76 @@ def test_a_port_that_is_taken_and_a_host_that_is_none_are_said() -> None:
             serve_metrics(settings, Metrics(), "127.0.0.1")
     with pytest.raises(PortTaken, match="cannot listen on no host:"):
         serve_metrics(Settings(metrics_port=0), Metrics(), "no host")
+
+
+def test_who_says_nothing_holds_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < metrics_port._Silent.timeout <= 10
+    monkeypatch.setattr(metrics_port._Silent, "timeout", 0.2)
+    port = serve_metrics(Settings(metrics_port=0), Metrics(), "127.0.0.1")
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            for _ in range(20)
+        ]
+        silent[0].sendall(b"GET /health HTTP/1.1\r\nHost: half-a-req")
+        assert [one.recv(1) for one in silent] == [b""] * len(silent)
+        assert asked(port, "/health")[0] == 503
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# A request, and the status that it must be answered with.
+FAULTS: list[tuple[bytes, int]] = [
+    (b"GET /nothing HTTP/1.1\r\n\r\n", 404),
+    (b"GET /metrics/../health HTTP/1.1\r\n\r\n", 404),
+    (b"GET /%00%ff HTTP/1.1\r\n\r\n", 404),
+    (b"GET * HTTP/1.1\r\n\r\n", 404),
+    (b"POST /health HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc", 405),
+    (b"HEAD /metrics HTTP/1.1\r\n\r\n", 405),
+    (b"BREW /health HTTP/1.1\r\n\r\n", 405),
+    (b"GET /health HTTP/0.9\r\n\r\n", 505),
+    (b"GET /health HTTP/2.0\r\n\r\n", 505),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    (b"GET /health HTTP/x\r\n\r\n", 400),
+    (b"GET a b c HTTP/1.1\r\n\r\n", 400),
+    (b"\x16\x03\x01\x02\x00\x01\x00\xfc", 400),
+    (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+    (b"GET /health HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n", 431),
+    (b"GET /health HTTP/1.1\r\na: " + b"b" * 70_000 + b"\r\n\r\n", 431),
+    (b"GET /health HTTP/1.1\r\nnocolon\r\n\xff: \x00\r\n\r\n", 200),
+    (b"GET /metrics?name[]=%ff&=&%% HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 200),
+    (b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=x\r\n\r\n", 200),
+    (b"GET /metrics HTTP/1.1\r\nAccept-Encoding: gzip;q=x\r\n\r\n", 200),
+]
+
+
+@pytest.fixture
+def fuzzed() -> int:
+    metrics = Metrics()
+    metrics.set_serving(serving=True)
+    return serve_metrics(Settings(metrics_port=0), metrics, "127.0.0.1")
+
+
+@pytest.mark.parametrize(("request_", "status"), FAULTS, ids=lambda one: repr(one)[:50])
+def test_a_faulty_request_is_told_so(
+    fuzzed: int, request_: bytes, status: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sent(fuzzed, request_).startswith(b"HTTP/1.0 %d " % status)
+    assert capfd.readouterr().err == ""
+
+
+def test_no_mutation_is_a_fault_of_ours(fuzzed: int, capfd: pytest.CaptureFixture[str]) -> None:
+    drawn = random.Random(7)
+    proper = {200, 400, 404, 405, 414, 431, 501, 505}
+    for _ in range(500):
+        request = bytearray(drawn.choice(FAULTS)[0][:2000])
+        for _ in range(drawn.randrange(1, 6)):
+            request[drawn.randrange(len(request))] = drawn.randrange(256)
+        answer = sent(fuzzed, bytes(request[: drawn.choice([len(request), 9, 30])]))
+        # No line at all is no request: the other side has left.
+        assert not answer or int(answer.removeprefix(b"HTTP/1.0 ")[:3]) in proper, bytes(request)
+    assert capfd.readouterr().err == ""
+    assert asked(fuzzed, "/health") == (200, b"ok\n")
