@@ -195,10 +195,11 @@ def draw_curves(run: Path, path: Path) -> None:
     if any("loss" in record for record in records):
         label = "training (smoothed)"
         _draw_line(grid[0], runs, lambda record: record.get("loss"), label, "k:")
+    chosen = "best of the last run" if len(runs) > 1 else "best"
     for axes in grid[1:3]:
         best = [record["step"] for record in records if record.get("best")]
         if best:
-            axes.axvline(best[-1], color="grey", linestyle=":", label=f"best: {best[-1]:,}")
+            axes.axvline(best[-1], color="grey", linestyle=":", label=f"{chosen}: {best[-1]:,}")
     if any("learning_rate" in record for record in records):
         _draw_line(grid[3], runs, lambda record: record.get("learning_rate"))
         grid[3].set(ylabel="learning rate", xlabel="step")

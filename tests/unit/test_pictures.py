@@ -103,7 +103,8 @@ def validations(*places: tuple[int | None, int]) -> list[dict[str, Any]]:
     ("places", "expected"),
     [
         ([(None, 2), (None, 4)], [[(2, 0), (4, 1)]]),
-        ([(1, 5), (1, 9), (2, 3), (4, 2), (4, 6)], [[(5, 0), (9, 1)], [(12, 2)], [(14, 3), (18, 4)]]),
+        ([(1, 5), (1, 9), (2, 3), (4, 2), (4, 6)],
+         [[(5, 0), (9, 1)], [(12, 2)], [(14, 3), (18, 4)]]),
         # killed after the validation of step 4, begun again from a checkpoint before step 2
         ([(None, 2), (None, 4), (None, 2), (None, 4), (None, 6)], [[(2, 2), (4, 3), (6, 4)]]),
     ],
