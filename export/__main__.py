@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--licence", default=ExportSettings.licence, help="licence of the weights")
     parser.add_argument("--max-source-tokens", type=int, default=128)
     parser.add_argument("--max-target-tokens", type=int, default=192)
-    parser.add_argument("--corpora", type=Path, help="corpus folder instead of the experiment's")
+    parser.add_argument("--corpora", type=Path, help="corpus folder before the experiment's")
     parser.add_argument(
         "--validation",
         action="append",

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Score a run, a release or a bundle: BLEU and chrF2, greedy decoding.",
     )
     parser.add_argument("model", type=Path, help="run folder, release, or bundle")
-    parser.add_argument("--corpora", type=Path, help="corpus folder instead of the experiment's")
+    parser.add_argument("--corpora", type=Path, help="corpus folder before the experiment's")
     parser.add_argument(
         "--validation",
         action="append",

@@ -27,6 +27,9 @@ RELEASED, BEST = "weights.safetensors", "best.safetensors"
 ALIGNMENT_HEAD = "alignment_head"
 """Metadata of weights trained with guided alignment: ``{"layer": 0, "head": 0}`` as JSON."""
 
+EXPERIMENT = "experiment"
+"""The text of the experiment's TOML, in a training state and in the metadata of weights."""
+
 
 class CheckpointError(ValueError):
     """The file cannot be used; the message says which and why."""

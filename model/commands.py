@@ -57,7 +57,8 @@ def _run(options: argparse.Namespace, world: World) -> Trainer:
     if world.leads:
         _note_changes(options.out, experiment, options.corpora)
     data = _prepare(experiment, options, world)
-    trainer = Trainer(experiment, data, options.out, world=world)
+    toml = options.experiment.read_text(encoding="utf-8")
+    trainer = Trainer(experiment, data, options.out, world=world, toml=toml)
     if options.start and not trainer.position.step:
         trainer.start_from(weights_of(options.start))
     if world.leads:
@@ -79,7 +80,7 @@ def _train_options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("experiment", type=Path, help="the experiment's TOML file")
     parser.add_argument("--out", type=Path, required=True, help="run folder; made if missing")
-    parser.add_argument("--corpora", type=Path, help="corpus folder instead of the experiment's")
+    parser.add_argument("--corpora", type=Path, help="corpus folder before the experiment's")
     parser.add_argument(
         "--from",
         dest="start",
@@ -168,7 +169,7 @@ def corpus(arguments: list[str]) -> int:
     )
     parser.add_argument("experiment", type=Path, help="the experiment's TOML file")
     parser.add_argument("--out", type=Path, required=True, help="shard folder; made if missing")
-    parser.add_argument("--corpora", type=Path, help="corpus folder instead of the experiment's")
+    parser.add_argument("--corpora", type=Path, help="corpus folder before the experiment's")
     parser.add_argument(
         "--from",
         dest="start",

@@ -178,8 +178,8 @@ class SourceSettings:
 class CorpusSettings:
     """The training text and the sentences that must not be in it.
 
-    Paths of sources and validation sets count from ``folder``, and that from the working
-    directory.
+    Paths of sources and validation sets count from ``--corpora``, where one is given and has the
+    file, else from ``folder``, and that from the working directory.
     """
 
     sources: dict[str, SourceSettings]
@@ -290,7 +290,7 @@ class Experiment:
 
 
 def read_experiment(path: Path, corpora: Path | None = None) -> Experiment:
-    """The experiment of a TOML file; ``corpora`` replaces its corpus folder.
+    """The experiment of a TOML file; paths are looked for in ``corpora`` before its own folder.
 
     Raises:
         ConfigError: unreadable, not TOML, or a field is unknown, missing, of the wrong type or
@@ -307,16 +307,22 @@ def read_experiment(path: Path, corpora: Path | None = None) -> Experiment:
     experiment: Experiment = from_table(Experiment, table, "")
     _check_fit(experiment)
     corpus = experiment.corpus
-    folder = corpora or corpus.folder
-    sources = {name: _placed(source, folder) for name, source in corpus.sources.items()}
-    validation = {name: folder / file for name, file in corpus.validation.items()}
-    corpus = dataclasses.replace(corpus, folder=folder, sources=sources, validation=validation)
+    folders = [corpora, corpus.folder] if corpora else [corpus.folder]
+    sources = {name: _placed(source, folders) for name, source in corpus.sources.items()}
+    validation = {name: _found(file, folders) for name, file in corpus.validation.items()}
+    corpus = dataclasses.replace(corpus, folder=folders[0], sources=sources, validation=validation)
     return dataclasses.replace(experiment, corpus=corpus)
 
 
-def _placed(source: SourceSettings, folder: Path) -> SourceSettings:
-    target = folder / source.target_path if source.has_target_path else source.target_path
-    return dataclasses.replace(source, path=folder / source.path, target_path=target)
+def _placed(source: SourceSettings, folders: list[Path]) -> SourceSettings:
+    target = _found(source.target_path, folders) if source.has_target_path else source.target_path
+    return dataclasses.replace(source, path=_found(source.path, folders), target_path=target)
+
+
+def _found(path: Path, folders: list[Path]) -> Path:
+    """Where the file is; in the first folder if it is in none, so that this one is named."""
+    places = [folder / path for folder in folders]
+    return next((place for place in places if place.exists()), places[0])
 
 
 def changes(before: Experiment, now: Experiment) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +172,10 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(run: Path, path: Path) -> None:
-    """Losses, scores and the learning rate of a run over its steps.
+    """Losses, scores and the learning rate over the steps of a run, or of several in a row.
+
+    A log whose records have a ``run`` number is of runs that each began with the weights of the
+    one before: they follow each other, and a thin line stands where one begins.
 
     Raises:
         ConfigError: the run has no usable log.
@@ -181,29 +184,70 @@ def draw_curves(run: Path, path: Path) -> None:
     """
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    records = read_log(run)
-    steps = [record["step"] for record in records]
+    runs = runs_in_a_row(read_log(run))
+    records = [record for row in runs for record in row]
     figure = Figure(figsize=(11, 7), layout="constrained")
     grid = figure.subplots(2, 2).flatten()
     for axes, (measure, label) in zip(grid, _MEASURES.items(), strict=False):
         for name in records[-1][measure]:
-            values = [record[measure].get(name, math.nan) for record in records]
-            axes.plot(steps, values, label=name)
+            _draw_line(axes, runs, lambda record: record[measure].get(name), label=name)  # noqa: B023
         axes.set(ylabel=label, xlabel="step")
     if any("loss" in record for record in records):
-        losses = [record.get("loss", math.nan) for record in records]
-        grid[0].plot(steps, losses, "k:", label="training (smoothed)")
+        label = "training (smoothed)"
+        _draw_line(grid[0], runs, lambda record: record.get("loss"), label, "k:")
+    chosen = "best of the last run" if len(runs) > 1 else "best"
     for axes in grid[1:3]:
         best = [record["step"] for record in records if record.get("best")]
         if best:
-            axes.axvline(best[-1], color="grey", linestyle=":", label=f"best: {best[-1]:,}")
-    for axes in grid[:3]:
-        axes.legend()
-    rates = [record.get("learning_rate", math.nan) for record in records]
-    if all(map(math.isnan, rates)):  # logs of earlier versions have neither
-        grid[3].set_axis_off()
-    else:
-        grid[3].plot(steps, rates)
+            axes.axvline(best[-1], color="grey", linestyle=":", label=f"{chosen}: {best[-1]:,}")
+    if any("learning_rate" in record for record in records):
+        _draw_line(grid[3], runs, lambda record: record.get("learning_rate"))
         grid[3].set(ylabel="learning rate", xlabel="step")
-    figure.suptitle(f"{run.resolve().name}: {steps[-1]:,} steps")
+    else:  # logs of earlier versions have none
+        grid[3].set_axis_off()
+    for axes in grid[:3]:
+        for before in runs[:-1]:
+            axes.axvline(before[-1]["step"], color="black", linewidth=0.5)
+        axes.legend()
+    among = f" in {len(runs)} runs" if len(runs) > 1 else ""
+    figure.suptitle(f"{run.resolve().name}: {records[-1]['step']:,} steps{among}")
     figure.savefig(path, dpi=110)
+
+
+def runs_in_a_row(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The records of each run, their steps counted from the beginning of the first.
+
+    A step that was done anew after a kill stands in the log twice; the later record counts. A run
+    is as long as its last validation.
+    """
+    runs: list[dict[int, dict[str, Any]]] = []
+    number: object = None
+    for record in records:
+        if not runs or record.get("run") != number:
+            number = record.get("run")
+            runs.append({})
+        runs[-1][record["step"]] = record
+    begin, placed = 0, []
+    for run in runs:
+        placed.append([run[step] | {"step": begin + step} for step in sorted(run)])
+        begin = placed[-1][-1]["step"]
+    return placed
+
+
+def _draw_line(
+    axes: Axes,
+    runs: list[list[dict[str, Any]]],
+    value: Callable[[dict[str, Any]], float | None],
+    label: str = "",
+    form: str = "-",
+) -> None:
+    """One curve, interrupted between runs; a run of a single validation is a dot."""
+    steps, values = [], []
+    for run in runs:
+        for record in run:
+            found = value(record)
+            steps.append(record["step"])
+            values.append(math.nan if found is None else found)
+        steps.append(run[-1]["step"])
+        values.append(math.nan)
+    axes.plot(steps, values, form, marker=".", markersize=4, label=label)

@@ -67,14 +67,19 @@ class Trainer:
         folder: Path,
         device: torch.device | None = None,
         world: World | None = None,
+        toml: str = "",
     ) -> None:
         """Build the network and, where the folder holds a checkpoint, take it up.
+
+        ``toml`` is the experiment as it was written, kept with the weights; without it the text
+        of the checkpoint stays.
 
         Raises:
             CheckpointError: there is one that cannot be taken up.
         """
         self.experiment = experiment
         self.settings: TrainingSettings = experiment.training
+        self.toml = toml
         self.data = data
         self.folder = folder
         self.world = world or World(device=device or torch.device("cpu"))
@@ -261,6 +266,7 @@ class Trainer:
             "validations_since_best": self.validations_since_best,
             "loss_since": [self._loss_since, self._tokens_since],
             "config": checkpoint.model_metadata(self.config),
+            checkpoint.EXPERIMENT: self.toml,
             "random_others": randoms[1:],
             **randoms[0],
         }
@@ -297,6 +303,7 @@ class Trainer:
         self.best_score = state["best_score"]
         self.validations_since_best = state["validations_since_best"]
         self._loss_since, self._tokens_since = state.get("loss_since", (0.0, 0))
+        self.toml = self.toml or state.get(checkpoint.EXPERIMENT, "")
         own = [state, *state.get("random_others", [])]
         if self.world.rank < len(own):  # a process more than before draws anew
             random = own[self.world.rank]
@@ -328,6 +335,7 @@ class Trainer:
             "step": str(self.position.step),
             "chrf": f"{scores.chrf:.2f}",
             "bleu": f"{scores.bleu:.2f}",
+            checkpoint.EXPERIMENT: self.toml,
         }
         guided = self.experiment.alignment
         if guided.weight:

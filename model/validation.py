@@ -35,6 +35,7 @@ class Validation:
             "bleu": {name: round(value.bleu, 2) for name, value in self.scores.items()},
             "chrf": {name: round(value.chrf, 2) for name, value in self.scores.items()},
             "signature": self.chosen.bleu_signature,
+            "chrf_signature": self.chosen.chrf_signature,
         }
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from toy import toy_experiment
 
 from model import looking
 from model.config import ConfigError
-from model.pictures import font_for
+from model.pictures import draw_curves, font_for, read_log, runs_in_a_row
 from model.train import Trainer
 
 PNG = b"\x89PNG"
@@ -86,6 +89,50 @@ def test_curves_are_drawn_of_new_logs_and_old_ones(
     assert record["loss"] > 0
     assert record["learning_rate"] > 0
     capsys.readouterr()
+
+
+def validations(*places: tuple[int | None, int]) -> list[dict[str, Any]]:
+    """Records of a run (None: a log that does not number them) and a step each."""
+    return [
+        {"step": step, "place": place} | ({} if run is None else {"run": run})
+        for place, (run, step) in enumerate(places)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([(None, 2), (None, 4)], [[(2, 0), (4, 1)]]),
+        ([(1, 5), (1, 9), (2, 3), (4, 2), (4, 6)],
+         [[(5, 0), (9, 1)], [(12, 2)], [(14, 3), (18, 4)]]),
+        # killed after the validation of step 4, begun again from a checkpoint before step 2
+        ([(None, 2), (None, 4), (None, 2), (None, 4), (None, 6)], [[(2, 2), (4, 3), (6, 4)]]),
+    ],
+)  # fmt: skip
+def test_runs_are_placed_one_after_the_other(
+    places: list[tuple[int | None, int]], expected: list[list[tuple[int, int]]]
+) -> None:
+    runs = runs_in_a_row(validations(*places))
+    assert [[(record["step"], record["place"]) for record in run] for run in runs] == expected
+
+
+def test_lines_of_the_shipped_log_never_run_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is drawn: the steps of every curve rise, and a line stands where each run begins."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
+    release = ROOT / "checkpoints" / "en-zh-TW"
+    draw_curves(release, tmp_path / "x.png")
+    runs = runs_in_a_row(read_log(release))
+    assert len(runs) > 1
+    (figure,) = figures
+    assert figure.get_suptitle() == f"en-zh-TW: {runs[-1][-1]['step']:,} steps in {len(runs)} runs"
+    for axes in figure.axes[:3]:
+        steps = [np.asarray(line.get_xdata()) for line in axes.lines]
+        assert all((np.diff(of) >= 0).all() for of in steps)
+        upright = {int(of[0]) for of in steps if len(of) == 2 and of[0] == of[1]}
+        assert {run[-1]["step"] for run in runs[:-1]} <= upright
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"step": 1}', "[]"])

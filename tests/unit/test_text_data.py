@@ -230,6 +230,22 @@ def test_an_experiment_is_read_with_its_paths(tmp_path: Path) -> None:
     assert moved.corpus.validation["dev"] == tmp_path / "dev.tsv"
 
 
+def test_a_path_is_looked_for_in_corpora_and_then_in_the_experiments_folder(tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    text = EXPERIMENT.replace("[corpus]", f'[corpus]\nfolder = "{own}"')
+    path = write(tmp_path / "x.toml", text)
+    for folder in (own, other):
+        folder.mkdir()
+    (own / "a.tsv").touch()
+    (own / "dev.tsv").touch()
+    (other / "dev.tsv").touch()
+    corpus = read_experiment(path, corpora=other).corpus
+    assert corpus.sources["a"].path == own / "a.tsv"
+    assert corpus.validation["dev"] == other / "dev.tsv"
+    (own / "a.tsv").unlink()  # in neither: what is said to be missing is in the folder given
+    assert read_experiment(path, corpora=other).corpus.sources["a"].path == other / "a.tsv"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [

@@ -127,6 +127,8 @@ def test_a_validation_is_logged_and_the_best_weights_are_kept(
     assert json.loads((tmp_path / "log.jsonl").read_text()) == record
     model, metadata = load_weights(tmp_path / "best.safetensors")
     assert metadata["step"] == "0"
+    assert record["chrf_signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6")
+    assert record["signature"] != record["chrf_signature"]
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, trainer.average[name])
     for name, parameter in trainer.model.named_parameters():  # the run's own weights are back
