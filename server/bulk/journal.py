@@ -140,7 +140,7 @@ class Journal:
         file_format.join((self._path(part) for part in parts), partial)
         _move(partial, self.output)
         receipt = {"plan": dataclasses.asdict(self.plan), "account": dataclasses.asdict(total)}
-        _write_json(self._receipt, receipt)
+        _write_json(self._receipt, receipt, self._folder)  # what is left of it goes with the parts
         self.clear()
         return total
 
@@ -167,8 +167,10 @@ class Journal:
             raise CorpusFault(msg)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}.partial")
+def _write_json(path: Path, content: dict[str, Any], by_way_of: Path | None = None) -> None:
+    """Write a file whole or not at all; first into another folder of the disk if one is given."""
+    name = f"{path.name}.{os.uname().nodename}.{os.getpid()}.partial"
+    partial = (by_way_of or path.parent) / name
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     _move(partial, path)
 

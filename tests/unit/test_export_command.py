@@ -122,7 +122,7 @@ def test_the_model_card_says_what_a_reader_must_know(run: Path, tmp_path: Path) 
         assert expected in card
     report = json.loads(open_bundle(out).read("parity.json"))
     assert report["scores"]["toy"]["bleu_signature"] in card
-    assert 0 < min(report["speed"][name] for name in ("seconds", "seconds_float32"))
+    assert min(report["speed"][name] for name in ("seconds", "seconds_float32")) > 0
     assert str(Speed(**report["speed"])) in card
 
 

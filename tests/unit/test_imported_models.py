@@ -126,7 +126,7 @@ def test_other_precisions_are_compared_with_float32(
     assert (report.speed is None) == (precision == "fp16")
     if report.speed is not None:
         card = bundle.read(MODEL_CARD).decode()
-        assert 0 < min(report.speed.seconds, report.speed.seconds_float32)
+        assert min(report.speed.seconds, report.speed.seconds_float32) > 0
         assert str(report.speed) in card
     assert bundle.manifest.provider == ("cuda" if precision == "fp16" else "cpu")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
