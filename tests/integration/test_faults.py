@@ -141,9 +141,7 @@ async def test_clients_that_never_read_hold_nobody_up_and_take_no_memory() -> No
         assert account.right > 10
         # Behind all that the streams ask for some could not be done in time, and are told so.
         assert account.lost == 0, account.reasons[:5]
-        # Where there was no room for a second attempt an answer may be another, and says so.
-        assert all(warned for _, _, warned in account.differing), account.differing
-        assert account.wrong <= account.sent / 20
+        assert account.wrong == 0, account.differing
         assert account.slowest_seconds < 10
         assert server.resident_megabytes() - before < 100
         for call in silent:
