@@ -149,9 +149,9 @@ class Engine:
         if self._search.beams:
             judge(self._search.beams.values(), len(sequences))
         now = time.monotonic()
-        finished = self.scheduler.update(tokens, self._search.beams, now, looping)
-        for sequence in finished:
-            self._looking.finish(sequence)
+        finished = self.scheduler.update(
+            tokens, self._search.beams, now, looping, at_end=self._looking.finish
+        )
         self._metrics.decoder_step_duration.observe(now - start)
         self._metrics.batch_rows.observe(len(sequences))
         self._metrics.batch_occupancy.observe(len(sequences) / self._slots)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from server.engine.beam import Beam
@@ -130,7 +130,13 @@ class Scheduler:
         return self._steps_without_bulk + 1 >= self._policy.bulk_turn
 
     def update(
-        self, tokens: list[int], beams: dict[int, Beam], now: float, looping: Collection[int] = ()
+        self,
+        tokens: list[int],
+        beams: dict[int, Beam],
+        now: float,
+        looping: Collection[int] = (),
+        *,
+        at_end: Callable[[Sequence], None] = lambda _: None,
     ) -> list[Sequence]:
         """Take a step's tokens in; returns the sequences that ended by it.
 
@@ -139,6 +145,7 @@ class Scheduler:
             beams: the hypotheses of each sequence that branches, by its number.
             now: monotonic seconds.
             looping: rows that go round in circles, and end.
+            at_end: gives a sequence what it lacks: once it has ended, others take it as it is.
         """
         rows, end = len(tokens), self._eos_id
         finished: list[tuple[Sequence, FinishReason]] = []
@@ -166,6 +173,7 @@ class Scheduler:
         self.pool.positions[:rows] += 1
         for sequence, reason in finished:
             self._leave(sequence)
+            at_end(sequence)
             sequence.finish(reason, now)
         return [sequence for sequence, _ in finished]
 

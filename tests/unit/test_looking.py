@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from fakes import make_engine, make_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.attention import attention_weights
-from server.engine.request import DecodingParameters, FinishReason, FloatArray
+from server.engine.request import DecodingParameters, FinishReason, FloatArray, Sequence
 
 ASKS = DecodingParameters(attention=True)
 
@@ -61,6 +62,25 @@ def test_who_asks_is_told_of_every_step_though_others_come_and_go(
         assert looked == (list(range(length)) if asks else [])
         assert not sequence.head_attention
     assert not engine._looking._looks
+
+
+def test_who_has_ended_lacks_nothing_for_other_threads_take_it_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = []
+    finish = Sequence.finish
+
+    def watched(self: Sequence, reason: FinishReason, now: float) -> None:
+        looked.append(len(self.attention))
+        finish(self, reason, now)
+
+    monkeypatch.setattr(Sequence, "finish", watched)
+    engine, _ = make_engine()
+    for length in (3, 5):
+        engine.add(make_sequence(length, parameters=ASKS))
+    while engine.has_unfinished:
+        engine.step()
+    assert looked == [3, 5]
 
 
 def test_weights_by_head_come_to_who_asks_for_them() -> None:
