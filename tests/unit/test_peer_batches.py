@@ -142,7 +142,7 @@ def test_the_limit_is_a_share_of_the_step() -> None:
     limit = measure(open_bundle(BUNDLE), rows=4, repeats=5)
     assert 0 < limit.products_milliseconds < limit.step_milliseconds
     assert sum(limit.profile.values()) == pytest.approx(1)
-    assert limit.profile["MatMulIntegerToFloat"] > 0.1
+    assert limit.profile["MatMulIntegerToFloat"] > 0
 
 
 def a_row(scenario: Scenario, name: Kind, seconds: list[float], *, sort: bool = True) -> Row:
