@@ -24,11 +24,11 @@ def judge(beams: Iterable[Beam], rows: int) -> None:
 
     Args:
         beams: of one engine.
-        rows: that took part in the step; beams on later ones were paused.
+        rows: that took part in the step; beams on later ones were paused, on none dropped.
     """
     for beam in beams:
         sequence = beam.sequence
-        if not sequence.guarded or sequence.slots[0] >= rows:
+        if not sequence.guarded or not sequence.slots or sequence.slots[0] >= rows:
             continue
         if (
             not beam.done

@@ -63,7 +63,7 @@ async def test_an_old_connection_is_closed_kindly_and_calls_go_on() -> None:
 
 
 async def test_a_stream_that_is_longer_than_its_connection_may_live_is_finished() -> None:
-    with running_server("--max-connection-age-ms", "300") as server:
+    with running_server("--max-connection-age-ms", "100") as server:
         async with grpc.aio.insecure_channel(server.target) as channel:
             stub: translation_pb2_grpc.TranslationServiceAsyncStub = (
                 translation_pb2_grpc.TranslationServiceStub(channel)
@@ -74,7 +74,7 @@ async def test_a_stream_that_is_longer_than_its_connection_may_live_is_finished(
             )  # fmt: skip
             begun = time.monotonic()
             events = [event async for event in stub.TranslateStream(request)]
-            assert time.monotonic() - begun > 0.3, "the connection grew old in between"
+            assert time.monotonic() - begun > 0.1, "the connection grew old in between"
     assert events[-1].HasField("result")
 
 

@@ -85,7 +85,7 @@ async def test_loops_of_beams_are_found_and_tried_again(inner: Any) -> None:
     )
     found = await inner.pipeline.translate(request)
     told = {WarningKind.RETRIED, WarningKind.DEGENERATE_OUTPUT}
-    assert all(told & {warning.kind for warning in one.warnings} for one in found)
+    assert any(told & {warning.kind for warning in one.warnings} for one in found)
     loops = inner.metrics.registry.get_sample_value(
         "dragoman_sequences_total", {"reason": "degenerate"}
     )

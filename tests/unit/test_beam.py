@@ -273,3 +273,17 @@ def test_hypotheses_are_plain_values() -> None:
     assert all(isinstance(found, Hypothesis) for found in sequence.hypotheses)
     scores = [found.score for found in sequence.hypotheses]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_beam_whose_caller_has_left_is_not_judged() -> None:
+    engine, _ = make_engine(slots=4)
+    beam = make_sequence(9, parameters=DecodingParameters(strategy="beam", beams=2))
+    beam.guarded = True
+    others = [make_sequence(9), make_sequence(9)]
+    for sequence in (beam, *others):
+        engine.add(sequence)
+    engine.step()
+    beam.cancelled = True
+    engine.step()
+    assert beam.finish_reason is FinishReason.CANCELLED
+    assert [other.steps for other in others] == [2, 2]
