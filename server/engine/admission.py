@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from server.engine.request import Sequence
+from server.engine.request import Sequence, second_attempts
 
 _WINDOW_SECONDS = 0.2
 _UP, _DOWN = 0.7, 0.4
@@ -153,9 +153,7 @@ class Admission:
         if deadline is None:
             return False
         seconds = self.seconds(sequences, ahead)
-        if all(
-            sequence.again for sequence in sequences
-        ):  # no margin: what is refused is a worse answer
+        if second_attempts(sequences):  # without a margin: refused, it is a worse answer
             return now + seconds > deadline
         return self._late(seconds, deadline, now, bulk=sequences[0].bulk)
 

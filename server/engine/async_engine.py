@@ -20,7 +20,7 @@ from typing import NoReturn
 from server.engine.admission import Admission
 from server.engine.engine import Engine, StepOutput
 from server.engine.line import Line
-from server.engine.request import FinishReason, Flow, Sequence
+from server.engine.request import FinishReason, Flow, Sequence, second_attempts
 from server.errors import Overloaded, ShuttingDown
 from server.metrics import Metrics, ModelLoad
 
@@ -182,8 +182,8 @@ class AsyncEngine:
             raise ShuttingDown(msg, retry_after_seconds=1.0)
         with self._condition:
             waiting = len(self._line)
-            known = all(sequence.again for sequence in group.sequences)
-            if waiting and waiting + len(group.sequences) > self._max_waiting and not known:
+            full = waiting and waiting + len(group.sequences) > self._max_waiting
+            if full and not second_attempts(group.sequences):
                 self._metrics.rejections.labels("queue_full").inc()
                 msg = f"the queue is full: {waiting} sentences wait, {self._max_waiting} may"
                 cost = self._line.cost(bulk=False) + self._line.cost(bulk=True)

@@ -237,3 +237,8 @@ class Sequence:
         self.status = SequenceStatus.FINISHED
         self.slots = []
         self.finished = now
+
+
+def second_attempts(sequences: list[Sequence]) -> bool:
+    """Whether a group is nothing but second attempts at what was let in."""
+    return all(sequence.again for sequence in sequences)
