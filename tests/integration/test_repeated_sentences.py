@@ -30,7 +30,8 @@ from server.text.request import Delta, MediaType, TextResult, TranslationRequest
 from server.text.sentence_cache import SentenceCache
 from server.text.single_flight import SingleFlight
 
-SENTENCES = (ROOT / "loadtest" / "sentences.txt").read_text(encoding="utf-8").splitlines()[:8]
+# Not the first: it is asked again for what it loses, and out of time it is given as it came.
+SENTENCES = (ROOT / "loadtest" / "sentences.txt").read_text(encoding="utf-8").splitlines()[1:9]
 SENTENCES += [
     "I paid 1,234.50 dollars to bob@example.com.",
     "Open <b>42</b> of <i>{name}</i> files.",
